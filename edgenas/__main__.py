@@ -1,0 +1,5 @@
+"""`python -m edgenas` is the same as `edgenas`."""
+
+from edgenas.cli import main
+
+main()

@@ -1,0 +1,419 @@
+"""The frozen records that rooms exchange and that ``--json`` prints.
+
+Names end in their unit, ratios are 0..1, latencies are of batch 1. ``latency_ms`` alone is the
+repeatable latency: the median over interleaved rounds of each round's fastest run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from typing import Any, Literal
+
+import msgspec
+
+Precision = Literal["fp32", "int8"]
+Verdict = Literal["pass", "fail", "inconclusive"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all records: typed, immutable, JSON in and out, readable in a notebook."""
+
+    def to_json(self) -> str:
+        """The record as one JSON object."""
+        return msgspec.json.encode(self).decode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain Python values."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{_cell(getattr(self, name))}</td></tr>"
+            for name in self.__struct_fields__
+        )
+        return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, Record):
+        return value._repr_html_()
+    if isinstance(value, tuple) and value and isinstance(value[0], Record):
+        shown = "".join(item._repr_html_() for item in value[:20] if isinstance(item, Record))
+        return shown + (f"<p>and {len(value) - 20} more</p>" if len(value) > 20 else "")
+    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+# --- what a device is and what it measured -----------------------------------------------------
+
+
+class Environment(Record):
+    """Where a measurement was made, as the agent read it on the device.
+
+    ``throttled`` is None where the device does not tell. ``supported_ir_version`` and
+    ``supported_opset`` are what its runtime accepts at most.
+    """
+
+    architecture: str
+    cpu_model: str
+    cpu_features: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    operating_system: str
+    python_version: str
+    runtime: str
+    runtime_version: str
+    supported_ir_version: int
+    supported_opset: int
+    virtual_clock: bool = False
+    governor: str | None = None
+    frequency_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled: bool | None = None
+    load_1m: float | None = None
+    free_memory_bytes: int | None = None
+
+    def fingerprint(self) -> str:
+        """Hash of what latency depends on and what does not change from minute to minute."""
+        stable = (
+            self.architecture, self.cpu_model, self.cpu_features, self.cores,
+            self.runtime, self.runtime_version, self.virtual_clock,
+        )  # fmt: skip
+        return hashlib.sha256(repr(stable).encode()).hexdigest()[:16]
+
+
+class LatencyStatistics(Record):
+    """Latency of one model.
+
+    ``rounds_ms`` holds each round's fastest run, ``latency_ms`` is their median and
+    ``latency_relative_halfwidth`` half the width of its 95 % interval relative to it. The p99 is
+    None below 100 runs.
+    """
+
+    latency_ms: float
+    latency_p50_ms: float
+    latency_p90_ms: float
+    latency_p99_ms: float | None
+    latency_relative_halfwidth: float
+    runs: int
+    rounds_ms: tuple[float, ...]
+
+
+class NetworkLatency(Record):
+    """One model measured end to end; ``error`` says why there are no statistics."""
+
+    model_sha256: str
+    threads: int
+    statistics: LatencyStatistics | None = None
+    error: str | None = None
+
+
+class TensorType(Record):
+    """Element type (ONNX name in lower case, such as ``float`` or ``uint8``) and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class TracedKernel(Record):
+    """One kernel as the runtime executes it, after its own fusion and reordering.
+
+    ``name`` is the runtime's node name; ``layer`` the part of it before the first ``/`` where the
+    model's builder named its nodes ``layer/part``, else that of the kernel which feeds it, else "".
+    ``latency_ms`` is the mean of the fastest half of the traced runs.
+    """
+
+    name: str
+    layer: str
+    kind: str
+    domain: str
+    attributes: dict[str, Any]
+    inputs: tuple[TensorType, ...]
+    outputs: tuple[TensorType, ...]
+    latency_ms: float
+
+
+class KernelTrace(Record):
+    """The kernels of one model in execution order, timed in place."""
+
+    model_sha256: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    runs: int
+    run_latency_ms: float
+    kernels: tuple[TracedKernel, ...]
+
+
+class Characterisation(Record):
+    """One model measured alone in a fresh process, with at least 100 runs."""
+
+    model_sha256: str
+    threads: int
+    statistics: LatencyStatistics
+    load_ms: float
+    peak_memory_bytes: int
+
+
+# --- what is asked and answered ------------------------------------------------------------------
+
+
+class DeviceFinding(Record):
+    """One line of the doctor: what was looked at, what was found, what to do."""
+
+    name: str
+    value: str
+    verdict: Literal["ok", "warning", "problem", "unknown"]
+    advice: str = ""
+
+
+class DeviceCheck(Record):
+    """What ``device check`` found. ``noise_floor`` is the relative difference that two halves of
+    the rounds of one model show at the 90th percentile over its probe models."""
+
+    device: str
+    environment: Environment
+    findings: tuple[DeviceFinding, ...]
+    noise_floor: float
+
+
+class KernelPrediction(Record):
+    """The predicted latency of one kernel and where the number comes from."""
+
+    name: str
+    layer: str
+    kind: str
+    latency_ms: float
+    source: Literal["measured", "interpolated"]
+
+
+class Prediction(Record):
+    """Predicted latency of one model with a 90 % interval and its parts."""
+
+    model: str
+    device: str
+    runtime: str
+    precision: str
+    threads: int
+    latency_ms: float
+    interval_ms: tuple[float, float]
+    overhead_ms: float
+    interpolated_share: float
+    kernels: tuple[KernelPrediction, ...]
+    structure: Literal["device", "host"] = "device"
+
+
+class PredictionError(Record):
+    """Held-out error of a table: predicted against measured on networks it was not fitted to.
+
+    ``within_5`` and ``within_10`` are shares of networks; ``repeat_within_5`` the machine's own
+    (half of the rounds against the other half) on the same networks.
+    """
+
+    networks: int
+    within_5: float
+    within_10: float
+    rmspe: float
+    spearman: float
+    interval_coverage: float
+    repeat_within_5: float
+    repeat_within_10: float
+
+
+class ProfileCell(Record):
+    """What was measured for one space or set of models at one precision and thread count."""
+
+    space: str
+    precision: str
+    threads: int
+    networks: int
+    kernels: int
+    coverage: float
+    error: PredictionError | None
+
+
+class ProfileResult(Record):
+    """What ``profile`` measured, how well the table predicts and how well the device repeats."""
+
+    device: str
+    table: str
+    environment: Environment
+    measured_networks: int
+    reused_networks: int
+    failed_networks: int
+    device_seconds: float
+    elapsed_s: float
+    noise_floor: float
+    cells: tuple[ProfileCell, ...]
+
+
+class TableSummary(Record):
+    """What a latency table holds."""
+
+    device: str
+    path: str
+    schema_version: int
+    runtime: str
+    kernels: int
+    networks: int
+    environments: int
+    runs: int
+    size_bytes: int
+    updated_at: str
+
+
+class Candidate(Record):
+    """One network of a search space: its genes by name, and what is known about it.
+
+    ``latency_ms`` is by device; ``latency_source`` says whether it was predicted or measured.
+    """
+
+    candidate: dict[str, Any]
+    accuracy: float
+    accuracy_source: str
+    latency_ms: dict[str, float]
+    latency_source: Literal["predicted", "measured"] = "predicted"
+    predicted_ms: dict[str, float] = {}
+    macs: int = 0
+    parameters: int = 0
+    feasible: bool = True
+
+
+class SearchResult(Record):
+    """The Pareto front and the best candidate under the hard limit.
+
+    ``best`` is None where nothing meets the limit; ``fastest`` is then what the device can do.
+    """
+
+    space: str
+    devices: tuple[str, ...]
+    limits_ms: tuple[float, ...]
+    strategy: str
+    accuracy_source: str
+    seed: int
+    evaluations: int
+    elapsed_s: float
+    best: Candidate | None
+    fastest: Candidate | None
+    front: tuple[Candidate, ...]
+    evaluated: tuple[Candidate, ...] = ()
+    path: str = ""
+
+
+class SchemeTrial(Record):
+    """One quantization scheme as it came out on the device; ``reason`` says why it lost or won."""
+
+    scheme: str
+    latency_ms: float | None
+    accuracy: float | None
+    size_bytes: int
+    output_distance: float | None
+    verdict: Literal["chosen", "kept", "rejected", "failed"]
+    reason: str
+
+
+class QuantizeResult(Record):
+    """The best model within the limits; ``scheme`` is ``float`` where float won.
+
+    ``accuracy`` is None without labels. ``int8_output`` is the best int8 model, which stands
+    beside ``output`` in every case.
+    """
+
+    device: str
+    output: str
+    int8_output: str | None
+    scheme: str
+    latency_ms: float
+    float_latency_ms: float
+    accuracy: float | None
+    float_accuracy: float | None
+    size_bytes: int
+    float_size_bytes: int
+    calibration_images: int
+    selection_images: int
+    tried: tuple[SchemeTrial, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class ValidationFinding(Record):
+    """One limit and how the model stands to it."""
+
+    metric: str
+    value: float | None
+    limit: float
+    verdict: Verdict
+
+
+class ValidateResult(Record):
+    """A model as the device runs it, and the verdict against the limits given.
+
+    ``output_distance`` is the relative L2 distance of the outputs to the reference model's.
+    """
+
+    model: str
+    device: str
+    verdict: Verdict
+    latency_ms: float
+    latency_p50_ms: float
+    latency_p90_ms: float
+    latency_p99_ms: float | None
+    latency_relative_halfwidth: float
+    accuracy: float | None
+    reference_accuracy: float | None
+    agreement: float | None
+    output_distance: float | None
+    size_bytes: int
+    peak_memory_bytes: int
+    load_ms: float
+    threads: int
+    environment: Environment
+    findings: tuple[ValidationFinding, ...] = ()
+
+
+class EpochRecord(Record):
+    """One epoch of training: loss, validation accuracy by what was evaluated, CPU seconds."""
+
+    epoch: int
+    loss: float
+    accuracy: dict[str, float]
+    elapsed_s: float
+
+
+class TrainResult(Record):
+    """A trained supernet or network: where the checkpoint is and how it got there."""
+
+    space: str
+    data: str
+    checkpoint: str
+    epochs: tuple[EpochRecord, ...]
+    validation_accuracy: float
+    elapsed_s: float
+
+
+class BundleFile(Record):
+    """One file of a bundle and its hash."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class RunResult(Record):
+    """What ``run`` leaves behind: the folder, the winner and the verdict."""
+
+    name: str
+    folder: str
+    device: str
+    space: str
+    latency_limit_ms: float
+    verdict: Verdict
+    scheme: str
+    latency_ms: float
+    accuracy: float | None
+    fp32_accuracy: float | None
+    size_bytes: int
+    fp32_size_bytes: int
+    candidate: dict[str, Any]
+    files: tuple[BundleFile, ...]
+    elapsed_s: float
