@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import html
-from typing import Any, Literal
+from typing import Any, Literal, dataclass_transform
 
 import msgspec
 
@@ -16,6 +16,7 @@ Precision = Literal["fp32", "int8"]
 Verdict = Literal["pass", "fail", "inconclusive"]
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all records: typed, immutable, JSON in and out, readable in a notebook."""
 
