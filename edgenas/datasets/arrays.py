@@ -95,7 +95,7 @@ def dataset_of_arrays(
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
             if isinstance(opened, np.ndarray):
                 raise DataError(f"{path} is one array, not an .npz file", hint=NPZ_HINT)
             return {name: opened[name] for name in opened.files}
@@ -148,8 +148,10 @@ def read_idx(path: Path) -> NDArray[Any]:
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES:
         raise DataError(f"{path} is not an IDX file")
     dtype, dimensions = IDX_TYPES[data[2]], data[3]
+    if len(data) < 4 + 4 * dimensions:
+        raise DataError(f"{path} is damaged: it ends within its header")
     shape = tuple(int(size) for size in np.frombuffer(data[4 : 4 + 4 * dimensions], ">u4"))
     expected = 4 + 4 * dimensions + math.prod(shape) * dtype.itemsize
-    if len(shape) != dimensions or len(data) != expected:
+    if len(data) != expected:
         raise DataError(f"{path} is damaged: {len(data)} bytes, its header says {expected}")
     return np.frombuffer(data, dtype, offset=4 + 4 * dimensions).reshape(shape)
