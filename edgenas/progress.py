@@ -47,7 +47,12 @@ class _Silent(Watcher):
         pass
 
 
-_watcher: ContextVar[Watcher] = ContextVar("edgenas_watcher", default=_Silent())
+_SILENT = _Silent()
+_watcher: ContextVar[Watcher] = ContextVar("edgenas_watcher")
+
+
+def _current() -> Watcher:
+    return _watcher.get(_SILENT)
 
 
 @contextlib.contextmanager
@@ -62,14 +67,14 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
 
 def track(description: str, total: float | None = None) -> AbstractContextManager[Task]:
     """Starts a piece of long work of ``total`` units (None: unknown)."""
-    return _watcher.get().track(description, total)
+    return _current().track(description, total)
 
 
 def warn(message: str) -> None:
     """Tells the user something that does not stop the work."""
-    _watcher.get().warn(message)
+    _current().warn(message)
 
 
 def say(message: str) -> None:
     """Tells the user one line of what happens."""
-    _watcher.get().say(message)
+    _current().say(message)

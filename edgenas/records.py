@@ -31,7 +31,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{_cell(getattr(self, name))}</td></tr>"
+            f"<tr><th align='left'>{html.escape(name)}</th><td>{_cell(getattr(self, name))}</td></tr>"
             for name in self.__struct_fields__
         )
         return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"

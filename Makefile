@@ -1,0 +1,50 @@
+# What people run and what CI runs: the same targets. Each makes its own .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BENCH_VENV := .venv-bench
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+
+.PHONY: help demo test lint check-types imports unit format bench-env wheel clean
+
+help:  ## shows this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade "pip>=25.1"
+	$(PIP) install -c constraints.txt -e '.[all]' --group dev
+	@touch $@
+
+demo: $(VENV)/.installed  ## the whole product on real data, in minutes
+	$(VENV)/bin/edgenas demo
+
+test: lint check-types imports unit  ## everything that CI checks
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+check-types: $(VENV)/.installed
+	$(VENV)/bin/mypy
+
+imports: $(VENV)/.installed
+	$(VENV)/bin/lint-imports
+
+unit: $(VENV)/.installed
+	$(VENV)/bin/pytest -q
+
+format: $(VENV)/.installed  ## formats the code
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench-env: $(BENCH_VENV)/.installed  ## the peers that benchmarks run beside ours
+$(BENCH_VENV)/.installed: pyproject.toml constraints.txt bench/requirements.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check -q install -c constraints.txt -e '.[all]' -r bench/requirements.txt
+	@touch $@
+
+wheel: $(VENV)/.installed  ## builds dist/*.whl
+	$(VENV)/bin/python -m build --wheel
+
+clean:  ## removes environments and caches
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache build dist

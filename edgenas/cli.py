@@ -1,0 +1,474 @@
+"""The command line: parse, call one stage, print, exit. Nothing else imports click.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or
+configuration, 3 a gate or budget was not met.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgenas import __version__
+from edgenas.errors import BudgetNotMetError, EdgeNASError, UsageError
+
+PROGRAM_FLAGS = {
+    "as_json": ("--json", "Print the result as JSON on stdout."),
+    "quiet": ("--quiet", "Show no progress and no messages."),
+    "debug": ("--debug", "Show a traceback where something fails."),
+}
+Command = Callable[..., Any]
+
+
+class _Flags:
+    """The program's own flags, wherever on the line they stood."""
+
+    def __init__(self) -> None:
+        self.values = dict.fromkeys(PROGRAM_FLAGS, False)
+
+
+_FLAGS = _Flags()
+
+
+def _program_flags(command: Command) -> Command:
+    """Accepts the program's flags on this command; they are noted, never passed on."""
+
+    def note(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+        def callback(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+            _FLAGS.values[name] = _FLAGS.values[name] or value
+
+        return callback
+
+    for name, (flag, text) in PROGRAM_FLAGS.items():
+        # Eager: the flags must be known before any other option can fail.
+        command = click.option(
+            flag, name, is_flag=True, expose_value=False, callback=note(name), is_eager=True, help=text
+        )(command)
+    return command
+
+
+class _Milliseconds(click.ParamType):
+    name = "ms"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"'{value}' is not a number of milliseconds", param, ctx)
+        if not 0 < number < float("inf"):
+            self.fail(f"{value} must be above 0", param, ctx)
+        return number
+
+
+class _Duration(click.ParamType):
+    name = "duration"
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012 - click declares it on the instance
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        number, unit = (value[:-1], value[-1]) if value[-1:] in self.units else (value, "s")
+        try:
+            seconds = float(number) * self.units[unit]
+        except ValueError:
+            self.fail(f"'{value}' is not a duration such as 90s, 10m or 1h", param, ctx)
+        if seconds <= 0:
+            self.fail(f"'{value}' must be above 0", param, ctx)
+        return seconds
+
+
+class _Listed(click.ParamType):
+    """Values with commas between them."""
+
+    name = "list"
+
+    def __init__(self, *allowed: str) -> None:
+        self.allowed = allowed
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        items = tuple(item.strip() for item in str(value).split(",") if item.strip())
+        unknown = [item for item in items if item not in self.allowed]
+        if unknown or not items:
+            self.fail(f"'{value}': choose from {', '.join(self.allowed)}", param, ctx)
+        return items
+
+
+MS, DURATION, EXISTING = _Milliseconds(), _Duration(), click.Path(path_type=Path)
+device_option = click.option("--device", metavar="ID", help="The device; see `edgenas device list`.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Threads to run with (default: the device's)."
+)
+seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+output_option = click.option("--output", type=EXISTING, help="Where to write the result.")
+
+
+def _preprocessing_options(command: Command) -> Command:
+    options = (
+        click.option("--mean", metavar="R,G,B", help="Mean in (x / scale - mean) / std."),
+        click.option("--std", metavar="R,G,B", help="Standard deviation in (x / scale - mean) / std."),
+        click.option("--scale", type=float, help="Scale in (x / scale - mean) / std."),
+        click.option("--input-size", metavar="HxW", help="Input size where the model does not fix it."),
+        click.option("--resize", type=click.Choice(["squash", "crop"])),
+        click.option("--layout", type=click.Choice(["NCHW", "NHWC"])),
+        click.option("--channels", type=click.Choice(["rgb", "bgr", "gray"])),
+        click.option("--labels", type=EXISTING, help="labels.csv for a flat image folder."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="edgenas")
+@_program_flags
+def cli() -> None:
+    """Search, quantize and validate ONNX models under a latency budget that your device measured.
+
+    \b
+    Example:
+      edgenas demo
+    """
+
+
+def _command(group: click.Group, name: str | None = None) -> Callable[[Command], click.Command]:
+    def register(function: Command) -> click.Command:
+        return group.command(name or function.__name__.strip("_").replace("_", "-"))(_program_flags(function))
+
+    return register
+
+
+@cli.group()
+@_program_flags
+def device() -> None:
+    """Devices: list, show and check them.
+
+    \b
+    Example:
+      edgenas device list
+    """
+
+
+@_command(device, "list")
+def device_list() -> Any:
+    """List the device profiles.
+
+    \b
+    Example:
+      edgenas device list
+    """
+    from edgenas.pipeline import device as stage
+
+    return stage.device_list()
+
+
+@_command(device, "show")
+@click.argument("device_id", metavar="ID")
+def device_show(device_id: str) -> Any:
+    """Show one device profile.
+
+    \b
+    Example:
+      edgenas device show rpi4
+    """
+    from edgenas.pipeline import device as stage
+
+    return stage.device_show(device_id)
+
+
+@_command(device, "check")
+@click.argument("device_id", metavar="ID")
+@threads_option
+def device_check(device_id: str, threads: int | None) -> Any:
+    """Examine a device: runtime, governor, temperature, memory and noise floor.
+
+    \b
+    Example:
+      edgenas device check local
+    """
+    from edgenas.pipeline import device as stage
+
+    return stage.device_check(device_id, threads=threads)
+
+
+@_command(cli)
+@device_option
+@click.option("--space", multiple=True, help="A search space to cover; may be repeated.")
+@click.option("--model", multiple=True, type=EXISTING, help="An ONNX model to measure; may be repeated.")
+@click.option("--precision", type=_Listed("fp32", "int8"), default="fp32,int8", show_default=True)
+@click.option(
+    "--time-limit", "time_limit_s", type=DURATION, help="Stop measuring after this long, such as 10m."
+)
+@threads_option
+@seed_option
+def profile(**options: Any) -> Any:
+    """Measure kernels and networks on a device into its latency table; always resumes.
+
+    \b
+    Example:
+      edgenas profile --device local --space mobilenetv3-demo
+    """
+    from edgenas.pipeline.profile import profile as stage
+
+    return stage(**options)
+
+
+@_command(cli)
+@click.argument("model", type=EXISTING)
+@device_option
+@threads_option
+def predict(**options: Any) -> Any:
+    """Predict a model's latency, with an interval and its kernels.
+
+    \b
+    Example:
+      edgenas predict model.onnx --device local
+    """
+    from edgenas.pipeline.predict import predict as stage
+
+    return stage(**options)
+
+
+@_command(cli)
+@click.option("--space", required=True, help="The search space.")
+@click.option("--data", required=True, help="An image folder, .npz, IDX folder or a named set.")
+@click.option("--folder", type=EXISTING, help="Where checkpoints go (default: runs/train-SPACE-DATA).")
+@click.option("--epochs", type=click.IntRange(1), help="Train this many epochs.")
+@click.option("--cpu-seconds", type=float, help="Train for this much CPU time.")
+@click.option("--torch-device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@seed_option
+def train(**options: Any) -> Any:
+    """Train a weight-sharing supernet.
+
+    \b
+    Example:
+      edgenas train --space mobilenetv3-demo --data digits
+    """
+    from edgenas.pipeline.train import train as stage
+
+    return stage(**options)
+
+
+@_command(cli)
+@click.option(
+    "--latency-ms", type=MS, multiple=True, required=True, help="The hard limit; once, or once a device."
+)
+@click.option("--device", multiple=True, metavar="ID", help="A device; may be repeated.")
+@click.option("--space", help="The search space.")
+@click.option("--strategy", default="evolution", show_default=True)
+@click.option(
+    "--accuracy",
+    type=click.Choice(["auto", "supernet", "predictor", "proxy", "train", "table"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--checkpoint", type=EXISTING, help="A supernet from `edgenas train`.")
+@click.option("--data", help="The data that the supernet was trained on.")
+@click.option("--evaluations", type=click.IntRange(1), help="How many candidates are scored.")
+@threads_option
+@seed_option
+def search(**options: Any) -> Any:
+    """Search the best network under a hard latency limit.
+
+    \b
+    Example:
+      edgenas search --latency-ms 20
+    """
+    from edgenas.pipeline.search import search as stage
+
+    return stage(**options)
+
+
+@_command(cli)
+@click.argument("model", type=EXISTING)
+@device_option
+@click.option("--calibration", required=True, help="Images to calibrate with; labelled ones also select.")
+@click.option(
+    "--max-drop", type=float, default=0.01, show_default=True, help="Largest accuracy loss, as a ratio."
+)
+@click.option("--latency-ms", type=MS, help="A hard latency limit.")
+@output_option
+@threads_option
+@seed_option
+@_preprocessing_options
+def quantize(**options: Any) -> Any:
+    """Find the best int8 model for a device, by measurement.
+
+    \b
+    Example:
+      edgenas quantize model.onnx --device local --calibration images/
+    """
+    from edgenas.pipeline.quantize import quantize as stage
+
+    return stage(**options)
+
+
+@_command(cli)
+@click.argument("model", type=EXISTING)
+@device_option
+@click.option("--reference", type=EXISTING, help="A model to compare the outputs with.")
+@click.option("--data", help="Labelled images to score.")
+@click.option("--latency-ms", type=MS, help="Latency limit.")
+@click.option("--size-mb", type=float, help="Size limit in MB.")
+@click.option("--max-drop", type=float, help="Largest accuracy loss against the reference, as a ratio.")
+@threads_option
+@_preprocessing_options
+def validate(**options: Any) -> Any:
+    """Measure a model on the device and judge it against limits.
+
+    \b
+    Example:
+      edgenas validate model.onnx --device local --latency-ms 20
+    """
+    from edgenas.pipeline.validate import validate as stage
+
+    return stage(**options)
+
+
+@_command(cli)
+@click.argument("run", type=EXISTING, required=False)
+@click.option("--table", metavar="ID", help="Report on a device's latency table.")
+@output_option
+def report(run: Path | None, table: str | None, output: Path | None) -> Any:
+    """Write one self-contained HTML file about a run or a table.
+
+    \b
+    Example:
+      edgenas report runs/demo
+    """
+    from edgenas.pipeline.report import report as stage
+
+    if (run is None) == (table is None):
+        raise UsageError("report needs a run's folder or --table ID", hint="edgenas report runs/NAME")
+    return stage(run, table=table, output=output)
+
+
+@_command(cli)
+@device_option
+@click.option("--latency-ms", type=MS, required=True, help="The hard limit.")
+@click.option("--data", required=True, help="An image folder, .npz, IDX folder or a named set.")
+@click.option("--space", help="The search space (default: by image size).")
+@click.option("--name", help="The folder under runs/ (default: from data, device and limit).")
+@click.option("--train-seconds", type=float, help="CPU seconds of supernet training.")
+@click.option("--final-seconds", type=float, help="CPU seconds of training the winner.")
+@click.option("--evaluations", type=click.IntRange(1), help="How many candidates are scored.")
+@click.option(
+    "--profile-time-limit",
+    "profile_time_limit_s",
+    type=DURATION,
+    help="Longest time on the device for the table.",
+)
+@threads_option
+@seed_option
+def run(**options: Any) -> Any:
+    """From data and a budget to a validated int8 model, all stages, resumable.
+
+    \b
+    Example:
+      edgenas run --device local --latency-ms 2 --data cifar10.npz
+    """
+    from edgenas.pipeline.run import run as stage
+
+    return stage(**options)
+
+
+@_command(cli)
+@device_option
+@click.option("--latency-ms", type=MS, help="The hard limit (default: chosen from what the device measured).")
+@threads_option
+@seed_option
+def demo(**options: Any) -> Any:
+    """The whole product on real data that scikit-learn carries, in minutes, no download.
+
+    \b
+    Example:
+      edgenas demo
+    """
+    from edgenas.pipeline.demo import demo as stage
+
+    return stage(**options)
+
+
+def _emit(result: object) -> None:
+    if result is None:
+        return
+    if not _FLAGS.values["as_json"]:
+        from edgenas.console import show
+
+        show(result)
+        return
+    import msgspec
+
+    plain = {"output": str(result)} if isinstance(result, Path) else msgspec.to_builtins(result, enc_hook=str)
+    click.echo(json.dumps(plain, allow_nan=False))
+
+
+def _fail(error: EdgeNASError) -> int:
+    if _FLAGS.values["debug"]:
+        import traceback
+
+        traceback.print_exception(error)
+    if _FLAGS.values["as_json"]:
+        click.echo(json.dumps({"error": error.as_dict()}))
+    else:
+        from edgenas.console import show_error
+
+        if isinstance(error, BudgetNotMetError) and error.result is not None:
+            _emit(error.result)
+        show_error(error)
+    return error.exit_code
+
+
+def _exit_code(result: object) -> int:
+    """3 where a verdict is anything but a pass."""
+    return 0 if getattr(result, "verdict", "pass") == "pass" else 3
+
+
+def _usage_error(error: click.ClickException) -> int:
+    if _FLAGS.values["as_json"]:
+        failed = UsageError(error.format_message(), hint="edgenas --help")
+        click.echo(json.dumps({"error": failed.as_dict()}))
+    else:
+        error.show()
+    return error.exit_code
+
+
+def invoke(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code.
+
+    Args:
+        arguments: the words after the program's name; those of this process when omitted.
+    """
+    from edgenas.console import Terminal
+    from edgenas.progress import watched_by
+
+    _FLAGS.__init__()  # type: ignore[misc]
+    # Before click parses, because an error in parsing must already be shown as asked.
+    _FLAGS.values["as_json"] = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        with watched_by(Terminal(quiet=lambda: _FLAGS.values["quiet"])):
+            result = cli.main(args=arguments, prog_name="edgenas", standalone_mode=False)
+            if isinstance(result, int):  # click's own exit, such as after --help
+                return result
+            _emit(result)
+            return _exit_code(result)
+    except click.exceptions.Abort:
+        click.echo("stopped; what was finished is saved, the same command goes on from there", err=True)
+        return 1
+    except click.ClickException as error:
+        return _usage_error(error)
+    except EdgeNASError as error:
+        return _fail(error)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(invoke())

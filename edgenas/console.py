@@ -1,0 +1,348 @@
+"""What a person sees in the terminal: bars and messages on stderr, tables of results on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgenas.errors import EdgeNASError
+from edgenas.progress import Task, Watcher
+from edgenas.records import (
+    Candidate,
+    DeviceCheck,
+    Prediction,
+    ProfileCell,
+    ProfileResult,
+    QuantizeResult,
+    Record,
+    RunResult,
+    SchemeTrial,
+    SearchResult,
+    TableSummary,
+    TrainResult,
+    ValidateResult,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+Cell = str
+Rows = Sequence[Sequence[Cell]]
+
+
+class Terminal(Watcher):
+    """Draws progress on stderr; bars vanish when stderr is not a terminal, all of it when quiet.
+
+    Args:
+        quiet: asked when the first message comes, since the command line is parsed by then.
+    """
+
+    def __init__(self, *, quiet: Callable[[], bool] = lambda: False) -> None:
+        self._quiet = quiet
+        self._bars: Progress | None = None
+
+    @functools.cached_property
+    def _console(self) -> Console:
+        # Made on first use: `edgenas --help` must not wait for rich.
+        from rich.console import Console
+
+        return Console(stderr=True, quiet=self._quiet())
+
+    @contextlib.contextmanager
+    def track(self, description: str, total: float | None) -> Iterator[Task]:
+        """One bar; bars of nested work stand below each other."""
+        if self._console.is_terminal:
+            with self._display() as bars:
+                yield _Bar(bars, description, total)
+        else:
+            self.say(description)
+            yield Task()
+
+    def warn(self, message: str) -> None:
+        self._console.print(f"[yellow]warning:[/yellow] {_escaped(message)}", soft_wrap=True)
+
+    def say(self, message: str) -> None:
+        self._console.print(_escaped(message), soft_wrap=True, highlight=False)
+
+    @contextlib.contextmanager
+    def _display(self) -> Iterator[Progress]:
+        if self._bars is not None:
+            yield self._bars
+            return
+        self._bars = _new_bars(self._console)
+        try:
+            with self._bars:
+                yield self._bars
+        finally:
+            self._bars = None
+
+
+def _new_bars(console: Any) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+        console=console,
+        transient=True,
+    )
+
+
+class _Bar(Task):
+    def __init__(self, bars: Progress, description: str, total: float | None) -> None:
+        self._bars = bars
+        self._id = bars.add_task(_escaped(description), total=total, note="")
+
+    def advance(self, amount: float = 1.0, *, note: str = "") -> None:
+        self._bars.update(self._id, advance=amount, note=_escaped(note))
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def show_error(error: EdgeNASError) -> None:
+    """The message and the next step, on stderr."""
+    terminal = Terminal()
+    terminal.say(f"error: {error.message}")
+    if error.hint:
+        terminal.say(f"  -> {error.hint}")
+
+
+def show(result: object) -> None:
+    """Prints a result for people, on stdout."""
+    from rich.console import Console
+
+    # Piped output is for files and pages: it must not be cut at an assumed width of 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for part in _parts(result):
+        console.print(part)
+
+
+def _parts(result: object) -> Iterator[Any]:
+    if isinstance(result, Record):
+        view = _VIEWS.get(type(result))
+        yield from view(result) if view else iter([fields_table(result)])
+    elif isinstance(result, tuple | list):
+        if result and isinstance(result[0], Record):
+            yield records_table(result)
+        else:
+            yield from (str(item) for item in result)
+    else:
+        yield str(result)
+
+
+def table(title: str, headings: Sequence[str], rows: Rows) -> Table:
+    """A rich table; every cell is shown as it is, without markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    built = Table(title=title or None, title_justify="left", title_style="bold")
+    for heading in headings:
+        built.add_column(heading, overflow="fold")
+    for row in rows:
+        built.add_row(*(Text(cell) for cell in row))
+    return built
+
+
+def fields_table(record: Record) -> Table:
+    """Any record as a table of its fields."""
+    rows = [(name, _plain(getattr(record, name))) for name in record.__struct_fields__]
+    return table(type(record).__name__, ("field", "value"), rows)
+
+
+def records_table(records: Sequence[Record]) -> Table:
+    """Records of one type as the rows of a table."""
+    names = records[0].__struct_fields__
+    return table("", names, [[_plain(getattr(record, name)) for name in names] for record in records])
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Record):
+        return ", ".join(f"{name}={_plain(getattr(value, name))}" for name in value.__struct_fields__)
+    if isinstance(value, tuple):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)
+
+
+def ms(value: float | None) -> str:
+    """A latency with four significant digits."""
+    return "-" if value is None else f"{value:.4g} ms"
+
+
+def percent(value: float | None) -> str:
+    """A ratio as a percentage with two decimals."""
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def megabytes(size_bytes: int) -> str:
+    """A size in MB (10^6 bytes)."""
+    return f"{size_bytes / 1e6:.3f} MB"
+
+
+def _profile(result: ProfileResult) -> Iterator[Any]:
+    headings = (
+        "space",
+        "precision",
+        "threads",
+        "networks",
+        "kernels",
+        "coverage",
+        "held-out within 5 %",
+        "within 10 %",
+        "RMSPE",
+        "device repeats within 5 %",
+    )
+    yield table(f"Latency table of {result.device}", headings, [_cell_row(cell) for cell in result.cells])
+    yield (
+        f"{result.measured_networks} networks measured, {result.reused_networks} reused, "
+        f"{result.failed_networks} failed; {result.device_seconds:.0f} s on the device; "
+        f"noise floor {percent(result.noise_floor)}; {result.table}"
+    )
+
+
+def _cell_row(cell: ProfileCell) -> list[str]:
+    error = cell.error
+    shares = (error.within_5, error.within_10, error.rmspe, error.repeat_within_5) if error else (None,) * 4
+    counts = [cell.space, cell.precision, str(cell.threads), str(cell.networks), str(cell.kernels)]
+    return [*counts, percent(cell.coverage), *(percent(share) for share in shares)]
+
+
+def _prediction(result: Prediction) -> Iterator[Any]:
+    shown = sorted(result.kernels, key=lambda kernel: -kernel.latency_ms)[:25]
+    rows = [(k.name, k.kind, ms(k.latency_ms), k.source) for k in shown]
+    yield table(f"{result.model} on {result.device}", ("kernel", "kind", "latency", "source"), rows)
+    if len(result.kernels) > len(shown):
+        yield f"and {len(result.kernels) - len(shown)} faster kernels"
+    low, high = result.interval_ms
+    yield (
+        f"predicted {ms(result.latency_ms)}, 90 % interval {ms(low)} to {ms(high)} "
+        f"({result.threads} threads, {result.runtime}); interpolated {percent(result.interpolated_share)}; "
+        f"kernels read on the {result.structure}"
+    )
+
+
+def _genes(candidate: Candidate) -> str:
+    return " ".join(f"{name}={value}" for name, value in candidate.candidate.items())
+
+
+def _search(result: SearchResult) -> Iterator[Any]:
+    def row(candidate: Candidate) -> list[str]:
+        latency = ", ".join(f"{ms(value)}" for value in candidate.latency_ms.values())
+        return [percent(candidate.accuracy), latency, candidate.latency_source, _genes(candidate)[:160]]
+
+    headings = (
+        f"accuracy ({result.accuracy_source})",
+        "latency on " + ", ".join(result.devices),
+        "latency is",
+        "candidate",
+    )
+    yield table(f"Pareto front of {result.space}", headings, [row(c) for c in result.front])
+    if result.best is not None:
+        yield table("Best under the limit", headings, [row(result.best)])
+    yield (
+        f"{result.evaluations} candidates scored in {result.elapsed_s:.1f} s; "
+        f"seed {result.seed}; {result.strategy}"
+    )
+
+
+def _quantize(result: QuantizeResult) -> Iterator[Any]:
+    headings = ("scheme", "accuracy", "latency", "size", "output distance", "verdict", "why")
+    yield table(f"Schemes tried on {result.device}", headings, [_trial_row(trial) for trial in result.tried])
+    yield (
+        f"{result.scheme} -> {result.output}: {ms(result.latency_ms)} (float {ms(result.float_latency_ms)}), "
+        f"accuracy {percent(result.accuracy)} (float {percent(result.float_accuracy)}), "
+        f"{megabytes(result.size_bytes)} (float {megabytes(result.float_size_bytes)})"
+    )
+    yield from (f"warning: {warning}" for warning in result.warnings)
+
+
+def _trial_row(trial: SchemeTrial) -> list[str]:
+    figures = [percent(trial.accuracy), ms(trial.latency_ms), megabytes(trial.size_bytes)]
+    return [trial.scheme, *figures, _plain(trial.output_distance), trial.verdict, trial.reason]
+
+
+def _validate(result: ValidateResult) -> Iterator[Any]:
+    rows = [
+        ("latency", ms(result.latency_ms)),
+        (
+            "p50 / p90 / p99",
+            f"{ms(result.latency_p50_ms)} / {ms(result.latency_p90_ms)} / {ms(result.latency_p99_ms)}",
+        ),
+        ("accuracy", percent(result.accuracy)),
+        ("reference accuracy", percent(result.reference_accuracy)),
+        ("output distance", _plain(result.output_distance)),
+        ("size", megabytes(result.size_bytes)),
+        ("peak memory", megabytes(result.peak_memory_bytes)),
+        *(
+            (f"limit: {f.metric} <= {_plain(f.limit)}", f"{_plain(f.value)} ({f.verdict})")
+            for f in result.findings
+        ),
+        ("verdict", result.verdict),
+    ]
+    yield table(f"{result.model} on {result.device}", ("measured", "value"), rows)
+
+
+def _check(result: DeviceCheck) -> Iterator[Any]:
+    rows = [(f.name, f.value, f.verdict, f.advice) for f in result.findings]
+    yield table(f"Device {result.device}", ("looked at", "found", "verdict", "advice"), rows)
+    yield f"noise floor {percent(result.noise_floor)}"
+
+
+def _train(result: TrainResult) -> Iterator[Any]:
+    rows = [
+        (
+            str(epoch.epoch),
+            f"{epoch.loss:.4f}",
+            ", ".join(f"{name} {percent(value)}" for name, value in epoch.accuracy.items()),
+            f"{epoch.elapsed_s:.0f} s",
+        )
+        for epoch in result.epochs
+    ]
+    yield table(f"Training on {result.data}", ("epoch", "loss", "validation accuracy", "time"), rows)
+    yield f"{result.checkpoint}: validation accuracy {percent(result.validation_accuracy)}"
+
+
+def _run(result: RunResult) -> Iterator[Any]:
+    rows = [
+        ("verdict", f"{result.verdict} (limit {ms(result.latency_limit_ms)} on {result.device})"),
+        ("model.onnx", f"{result.scheme}, {ms(result.latency_ms)}, {megabytes(result.size_bytes)}"),
+        ("accuracy", f"{percent(result.accuracy)} (fp32 {percent(result.fp32_accuracy)})"),
+        ("fp32 size", megabytes(result.fp32_size_bytes)),
+        ("candidate", " ".join(f"{k}={v}" for k, v in result.candidate.items())),
+        ("bundle", f"{result.folder}: " + ", ".join(f.name for f in result.files)),
+        ("elapsed", f"{result.elapsed_s:.0f} s"),
+    ]
+    yield table(result.name, ("what", "found"), rows)
+
+
+def _table_summary(result: TableSummary) -> Iterator[Any]:
+    yield fields_table(result)
+
+
+_VIEWS: dict[type, Callable[[Any], Iterator[Any]]] = {
+    ProfileResult: _profile,
+    Prediction: _prediction,
+    SearchResult: _search,
+    QuantizeResult: _quantize,
+    ValidateResult: _validate,
+    DeviceCheck: _check,
+    TrainResult: _train,
+    RunResult: _run,
+    TableSummary: _table_summary,
+}

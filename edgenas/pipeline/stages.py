@@ -1,0 +1,97 @@
+"""The stages of one run: a finished stage is not run again while its inputs are unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from edgenas.progress import say
+from edgenas.records import Record
+
+Result = TypeVar("Result", bound=Record)
+_MARKS = ".stages"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces ``path`` in one step: a killed process leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class RunFolder:
+    """A folder under ``runs/`` whose stages leave one JSON record each.
+
+    Beside ``NAME.json`` a mark holds the hash of the inputs that the stage had and of the files
+    that it left, so that changed settings or a damaged file run the stage again, and nothing else does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    def stage(
+        self,
+        name: str,
+        result_type: type[Result],
+        work: Callable[[], Result],
+        *,
+        inputs: Mapping[str, Any],
+        files: tuple[str, ...] = (),
+    ) -> Result:
+        """The record of a stage, from disk when it is finished, else from ``work()``.
+
+        Args:
+            name: the stage; its record is stored as ``NAME.json``.
+            result_type: the record's type.
+            work: does the stage and returns its record.
+            inputs: everything that the result depends on, as JSON-able values (hashes of files).
+            files: names in the folder that the stage writes beside its record.
+        """
+        mark = self.path / _MARKS / f"{name}.json"
+        inputs_sha256 = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+        finished = self._finished(name, result_type, mark, inputs_sha256)
+        if finished is not None:
+            say(f"{name}: finished before, reused")
+            return finished
+        result = work()
+        self.save(name, result)
+        hashes = {
+            file: file_sha256(self.path / file)
+            for file in (f"{name}.json", *files)
+            if (self.path / file).is_file()
+        }
+        write_atomically(mark, json.dumps({"inputs_sha256": inputs_sha256, "files": hashes}).encode())
+        return result
+
+    def save(self, name: str, record: Record | list[Any] | dict[str, Any]) -> Path:
+        """Writes one record as ``NAME.json``."""
+        path = self.path / f"{name}.json"
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(record), indent=1))
+        return path
+
+    def _finished(
+        self, name: str, result_type: type[Result], mark: Path, inputs_sha256: str
+    ) -> Result | None:
+        try:
+            noted = json.loads(mark.read_text())
+            if noted["inputs_sha256"] != inputs_sha256:
+                return None
+            if any(file_sha256(self.path / file) != sha256 for file, sha256 in noted["files"].items()):
+                return None
+            return msgspec.json.decode((self.path / f"{name}.json").read_bytes(), type=result_type)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
