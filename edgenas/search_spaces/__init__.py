@@ -1,0 +1,48 @@
+"""Search spaces, the networks in them, and the builders that turn a network into a model."""
+
+from edgenas.search_spaces.layers import (
+    AnyLayer,
+    BasicBlock,
+    Bottleneck,
+    ConvLayer,
+    FusedInvertedResidual,
+    Head,
+    InvertedResidual,
+)
+from edgenas.search_spaces.network import (
+    Network,
+    PlacedLayer,
+    layer_key,
+    macs,
+    parameters,
+    weight_bytes,
+    weight_shapes,
+)
+from edgenas.search_spaces.onnx_builder import build_onnx
+from edgenas.search_spaces.registry import default_space, get_space, space_names
+from edgenas.search_spaces.space import Choice, Genomes, SearchSpace, Slot
+
+__all__ = [
+    "AnyLayer",
+    "BasicBlock",
+    "Bottleneck",
+    "Choice",
+    "ConvLayer",
+    "FusedInvertedResidual",
+    "Genomes",
+    "Head",
+    "InvertedResidual",
+    "Network",
+    "PlacedLayer",
+    "SearchSpace",
+    "Slot",
+    "build_onnx",
+    "default_space",
+    "get_space",
+    "layer_key",
+    "macs",
+    "parameters",
+    "space_names",
+    "weight_bytes",
+    "weight_shapes",
+]

@@ -1,0 +1,63 @@
+"""Finds search spaces by name: built in, from other packages, or a user's own TOML file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import metadata
+from typing import TypeAlias
+
+from edgenas.errors import UnknownNameError
+from edgenas.search_spaces.mobilenetv3 import MOBILENETV3, MOBILENETV3_32PX, MOBILENETV3_DEMO
+from edgenas.search_spaces.residual import RESIDUAL, RESIDUAL_32PX
+from edgenas.search_spaces.space import SearchSpace
+from edgenas.search_spaces.staged import StagedSpace
+
+ENTRY_POINTS = "edgenas.search_spaces"
+
+SpaceFactory: TypeAlias = Callable[..., SearchSpace]
+"""Called with the keywords ``classes`` and ``channels``; returns the space."""
+
+_BUILT_IN: dict[str, SpaceFactory] = {
+    description.name: partial(StagedSpace, description)
+    for description in (MOBILENETV3, MOBILENETV3_32PX, MOBILENETV3_DEMO, RESIDUAL, RESIDUAL_32PX)
+}
+
+
+def get_space(name: str, *, classes: int = 10, channels: int = 3) -> SearchSpace:
+    """The search space of that name.
+
+    Args:
+        name: a built-in space or an entry point of the group ``edgenas.search_spaces``.
+        classes: outputs of its networks.
+        channels: channels of its input images.
+
+    Raises:
+        UnknownNameError: no such space.
+    """
+    factory = _factories().get(name)
+    if factory is None:
+        raise UnknownNameError("search space", name, _factories())
+    return factory(classes=classes, channels=channels)
+
+
+def space_names() -> tuple[str, ...]:
+    """All names that ``get_space`` knows, sorted."""
+    return tuple(sorted(_factories()))
+
+
+def default_space(image_size: int) -> str:
+    """The space for images whose shorter side is ``image_size`` pixels."""
+    return "mobilenetv3-32px" if image_size < 100 else "mobilenetv3"
+
+
+def _factories() -> dict[str, SpaceFactory]:
+    installed = {
+        entry.name: partial(_from_entry, entry) for entry in metadata.entry_points(group=ENTRY_POINTS)
+    }
+    return {**installed, **_BUILT_IN}
+
+
+def _from_entry(entry: metadata.EntryPoint, *, classes: int, channels: int) -> SearchSpace:
+    factory: SpaceFactory = entry.load()
+    return factory(classes=classes, channels=channels)

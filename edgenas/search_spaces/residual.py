@@ -1,0 +1,37 @@
+"""Residual spaces: basic blocks or bottlenecks of full convolutions.
+
+Source: He et al., Deep residual learning (2016); the stem of three-by-three convolutions with
+stride instead of a pool follows He et al., Bag of tricks (2019).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgenas.search_spaces.staged import Stage, StagedDescription, Stem
+
+_BASIC: dict[str, Any] = {"operator": ("basic",), "expansion": (0.5, 1)}
+_EITHER: dict[str, Any] = {"operator": ("bottleneck", "basic"), "expansion": (0.25, 0.5, 1)}
+
+RESIDUAL = StagedDescription(
+    name="residual",
+    resolution=(128, 160, 192, 224),
+    stem=Stem(width=(16, 24, 32), stride=2),
+    stages=(
+        Stage(width=(32, 48, 64), depth=(1, 2, 3), stride=2, **_BASIC),
+        Stage(width=(64, 96, 128), depth=(1, 2, 3), stride=2, **_EITHER, se=(False, True)),
+        Stage(width=(128, 192, 256), depth=(1, 2, 3, 4), stride=2, **_EITHER, se=(False, True)),
+        Stage(width=(256, 384, 512), depth=(1, 2, 3), stride=2, **_EITHER, se=(False, True)),
+    ),
+)
+
+RESIDUAL_32PX = StagedDescription(
+    name="residual-32px",
+    resolution=(24, 28, 32, 40),
+    stem=Stem(width=(16, 32)),
+    stages=(
+        Stage(width=(16, 32, 48), depth=(1, 2, 3), **_BASIC),
+        Stage(width=(32, 48, 64), depth=(1, 2, 3), stride=2, **_BASIC, se=(False, True)),
+        Stage(width=(64, 96, 128), depth=(1, 2, 3), stride=2, **_EITHER, se=(False, True)),
+    ),
+)
