@@ -222,6 +222,21 @@ class PredictionError(Record):
     repeat_within_10: float
 
 
+class NetworkPoint(Record):
+    """One network as the table predicts it (with its 90 % interval) and as the device measured it.
+
+    ``held_out`` says that the table was not fitted to it.
+    """
+
+    name: str
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    measured_ms: float
+    held_out: bool = True
+    precision: str = ""
+
+
 class ProfileCell(Record):
     """What was measured for one space or set of models at one precision and thread count."""
 
