@@ -1,0 +1,77 @@
+"""Kernels as vectors of numbers, for the regressors of kernels that were never measured."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.latency_tables.kernels import (
+    KernelSpec,
+    channels,
+    elements,
+    is_convolution,
+    macs_of,
+    weight_of,
+    window_area,
+)
+
+FEATURES = (
+    "macs", "read", "written", "weights", "in_channels", "out_channels", "height", "width", "window",
+    "stride", "inputs", "rank", "activation", "sum",
+)  # fmt: skip
+
+
+@functools.lru_cache(maxsize=65536)
+def _cached(canonical: str) -> tuple[float, ...]:
+    return _features(msgspec.json.decode(canonical, type=KernelSpec))
+
+
+def features_of(spec: KernelSpec) -> NDArray[np.float64]:
+    """Base-2 logarithms of work, traffic and shape, (len(FEATURES),) float64.
+
+    Logarithms, because latency over shape is close to a power law between the steps that vector
+    widths and caches make.
+    """
+    return np.array(_cached(spec.canonical()))
+
+
+def _features(spec: KernelSpec) -> tuple[float, ...]:
+    first = spec.inputs[0] if spec.inputs else None
+    last = spec.outputs[0] if spec.outputs else None
+    spatial = last.shape[2:4] if last is not None and len(last.shape) == 4 else (1, 1)
+    weight = weight_of(spec)
+    return (
+        _log(macs_of(spec)),
+        _log(sum(elements(tensor) for tensor in spec.inputs)),
+        _log(sum(elements(tensor) for tensor in spec.outputs)),
+        _log(elements(weight) if weight is not None else 0),
+        _log(channels(first, spec) if first is not None else 0),
+        _log(channels(last, spec) if last is not None else 0),
+        _log(spatial[0]),
+        _log(spatial[1]),
+        _log(window_area(spec)),
+        _log(_stride(spec)),
+        float(len(spec.inputs)),
+        float(len(last.shape)) if last is not None else 0.0,
+        float(_activation(spec)),
+        float(is_convolution(spec) and len(spec.inputs) > 3),
+    )
+
+
+def _stride(spec: KernelSpec) -> int:
+    strides = spec.attributes.get("strides")
+    return math.prod(int(step) for step in strides) if isinstance(strides, list) and strides else 1
+
+
+def _activation(spec: KernelSpec) -> int:
+    """0 without a fused activation, 1 for a clamp, 2 for anything that costs more."""
+    name = str(spec.attributes.get("activation", ""))
+    return 0 if not name else 1 if name in ("Relu", "Clip") else 2
+
+
+def _log(value: float) -> float:
+    return math.log2(1.0 + value)

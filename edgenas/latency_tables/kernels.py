@@ -1,0 +1,180 @@
+"""What a kernel is: the canonical key that every runtime's kernels are stored and priced under.
+
+A kernel is what the runtime executes after its own fusion. Two kernels with equal keys cost the
+same on one device, whatever network they stand in: names, weights and counters are not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from edgenas.records import Record, TensorType, TracedKernel
+
+# Names, hints and counters that runtimes attach to a node and that change nothing in its execution.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "auto_pad", "execOrder", "execTimeMcs", "execution_order", "originalLayersNames", "rawOutputs",
+        "seed", "saturate",
+    }
+)  # fmt: skip
+_FLOAT_DIGITS = 6
+
+# What ONNX Runtime and OpenVINO call a convolution after their fusion.
+_CONVOLUTIONS = frozenset(
+    {
+        "Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "QLinearConv", "ConvInteger", "ConvTranspose",
+        "Convolution", "GroupConvolution", "BinaryConvolution", "Deconvolution", "GroupDeconvolution",
+    }
+)  # fmt: skip
+_TRANSPOSED = frozenset({"ConvTranspose", "Deconvolution", "GroupDeconvolution"})
+_MATRIX_PRODUCTS = frozenset(
+    {
+        "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "QGemm", "QLinearMatMul", "MatMulInteger",
+        "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "FullyConnected",
+    }
+)  # fmt: skip
+
+
+class KernelSpec(Record):
+    """A kernel without its name: what its latency depends on.
+
+    ``attributes`` are canonical: sorted, without hints, floats to six digits. ``layout`` is the
+    operator domain or primitive by which the runtime tells its memory layouts apart.
+    """
+
+    kind: str
+    layout: str
+    attributes: dict[str, Any]
+    inputs: tuple[TensorType, ...]
+    outputs: tuple[TensorType, ...]
+
+    def canonical(self) -> str:
+        """The spec as one line of JSON, equal for equal kernels."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    def key(self) -> str:
+        """128 bits of hash over ``canonical()``, in hexadecimal."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:32]
+
+    def label(self) -> str:
+        """One short line for people: kind, subtype and shapes."""
+        shapes = " ".join("x".join(map(str, tensor.shape)) or "scalar" for tensor in self.inputs[:2])
+        out = "x".join(map(str, self.outputs[0].shape)) if self.outputs else "?"
+        return f"{self.kind}({shapes} -> {out})"
+
+
+def spec_of(kernel: TracedKernel) -> KernelSpec:
+    """The canonical spec of a kernel that a device traced."""
+    return KernelSpec(
+        kind=kernel.kind,
+        layout=kernel.domain,
+        attributes=canonical_attributes(kernel.attributes),
+        inputs=kernel.inputs,
+        outputs=kernel.outputs,
+    )
+
+
+def canonical_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes by sorted name, without those that have no effect on the execution."""
+    return {
+        name: _canonical_value(attributes[name])
+        for name in sorted(attributes)
+        if name not in _WITHOUT_EFFECT and attributes[name] not in (None, "", [], ())
+    }
+
+
+def _canonical_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return round(value, _FLOAT_DIGITS)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (list, tuple)):
+        return [_canonical_value(item) for item in value]
+    return value
+
+
+def is_convolution(spec: KernelSpec) -> bool:
+    """Whether the kernel is a convolution under any of the runtimes' names."""
+    return spec.kind in _CONVOLUTIONS
+
+
+def is_matrix_product(spec: KernelSpec) -> bool:
+    """Whether the kernel is a matrix product or a fully connected layer."""
+    return spec.kind in _MATRIX_PRODUCTS
+
+
+def family_of(spec: KernelSpec) -> str:
+    """The family that shares one regressor and one correction: kind, subtype, layout and dtypes."""
+    dtypes = "-".join(dict.fromkeys(t.dtype for t in (*spec.inputs[:1], *spec.outputs[:1])))
+    return "/".join(filter(None, (spec.kind, _subtype(spec), spec.layout, dtypes)))
+
+
+def _subtype(spec: KernelSpec) -> str:
+    if not is_convolution(spec):
+        return ""
+    groups, area = convolution_groups(spec), window_area(spec)
+    if spec.kind in _TRANSPOSED:
+        return "transposed"
+    if groups > 1:
+        return "depthwise" if groups >= channels(spec.inputs[0], spec) else "grouped"
+    return "pointwise" if area == 1 else "dense"
+
+
+def convolution_groups(spec: KernelSpec) -> int:
+    """Groups of a convolution; 1 where the runtime does not say."""
+    groups = spec.attributes.get("group", spec.attributes.get("groups", 1))
+    return int(groups) if isinstance(groups, (int, float, str)) and str(groups).isdigit() else 1
+
+
+def window_area(spec: KernelSpec) -> int:
+    """Area of the convolution or pooling window, from its attributes or its weight's shape."""
+    shape = spec.attributes.get("kernel_shape") or spec.attributes.get("kernel")
+    if isinstance(shape, list) and shape:
+        return math.prod(int(side) for side in shape)
+    weight = weight_of(spec)
+    return math.prod(weight.shape[2:]) if weight is not None and len(weight.shape) > 2 else 1
+
+
+def weight_of(spec: KernelSpec) -> TensorType | None:
+    """The weight tensor among the inputs of a convolution or matrix product, where it is shown."""
+    candidates = [tensor for tensor in spec.inputs[1:] if len(tensor.shape) >= 2]
+    if not candidates or not (is_convolution(spec) or is_matrix_product(spec)):
+        return None
+    return candidates[0]
+
+
+def channels(tensor: TensorType, spec: KernelSpec) -> int:
+    """Channels of an activation: the last axis where the kernel says so, else the second."""
+    if len(tensor.shape) < 2:
+        return tensor.shape[0] if tensor.shape else 1
+    return tensor.shape[-1] if _channels_last(spec) else tensor.shape[1]
+
+
+def _channels_last(spec: KernelSpec) -> bool:
+    return bool(spec.attributes.get("channels_last")) or "nhwc" in spec.layout.lower() or "Nhwc" in spec.kind
+
+
+def elements(tensor: TensorType) -> int:
+    """Number of elements of a tensor; 1 for a scalar."""
+    return math.prod(tensor.shape)
+
+
+def macs_of(spec: KernelSpec) -> float:
+    """Multiply-accumulates of a convolution or matrix product; 0 for everything else."""
+    if not spec.outputs or not spec.inputs:
+        return 0.0
+    output = elements(spec.outputs[0])
+    if is_convolution(spec):
+        per_group = channels(spec.inputs[0], spec) / convolution_groups(spec)
+        outputs = output if spec.kind not in _TRANSPOSED else elements(spec.inputs[0])
+        width = per_group if spec.kind not in _TRANSPOSED else channels(spec.outputs[0], spec)
+        return float(outputs * max(width, 1.0) * window_area(spec))
+    if is_matrix_product(spec):
+        return float(output * (spec.inputs[0].shape[-1] if spec.inputs[0].shape else 1))
+    return 0.0

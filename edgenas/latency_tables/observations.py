@@ -1,0 +1,153 @@
+"""What a table knows, as arrays: how often each kernel stands in each network, and all times."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.errors import TableError
+from edgenas.latency_tables.kernels import KernelSpec
+from edgenas.latency_tables.rows import LatencyRow, NetworkRow, TraceRow
+from edgenas.latency_tables.table import LatencyTable
+
+Array = NDArray[np.float64]
+
+# Below this a kernel's time is the profiler's resolution, not a time.
+_SHORTEST_MS = 1e-4
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """One network with its end-to-end latency; ``rounds_ms`` pools the rounds of all passes."""
+
+    network: NetworkRow
+    kernels: Counter[str]
+    latency_ms: float
+    relative_noise: float
+    rounds_ms: tuple[float, ...]
+    passes_ms: tuple[float, ...]
+
+    def halves_ms(self) -> tuple[float, float]:
+        """Latency by one half of the rounds and by the other, dealt alternately."""
+        return _median(self.rounds_ms[::2]), _median(self.rounds_ms[1::2] or self.rounds_ms)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Everything that one device measured in one environment at one thread count."""
+
+    device: str
+    fingerprint: str
+    threads: int
+    runtime: str
+    specs: dict[str, KernelSpec]
+    profiled_ms: dict[str, float]
+    networks: tuple[MeasuredNetwork, ...]
+    structures: dict[str, TraceRow]
+
+    def with_role(self, role: str) -> tuple[MeasuredNetwork, ...]:
+        """Networks of one role, in the order of their hashes."""
+        return tuple(network for network in self.networks if network.network.role == role)
+
+
+def observe(
+    table: LatencyTable,
+    *,
+    threads: int | None = None,
+    fingerprint: str | None = None,
+    timed_by: Collection[str] | None = None,
+) -> Observations:
+    """Reads a table.
+
+    Args:
+        threads: the thread count; the most measured one when None.
+        fingerprint: the environment; the most measured one at that thread count when None.
+        timed_by: models whose traces may tell kernel times; all that are not held out when None.
+
+    Raises:
+        TableError: nothing was measured that way; the message says what was.
+    """
+    fingerprint, threads = _configuration(table, threads, fingerprint)
+    networks = table.networks()
+    traces = list(table.traces(fingerprint=fingerprint, threads=threads))
+    structures = {trace.model_sha256: trace for trace in traces}
+    if timed_by is None:
+        timed_by = {sha for sha, network in networks.items() if network.role == "fit"}
+    runtimes = {row.fingerprint: row.runtime for row in table.environments()}
+    return Observations(
+        device=table.device,
+        fingerprint=fingerprint,
+        threads=threads,
+        runtime=runtimes.get(fingerprint, ""),
+        specs=table.kernels(),
+        profiled_ms=_profiled(trace for trace in traces if trace.model_sha256 in timed_by),
+        networks=_measured(networks, structures, table.latencies(fingerprint=fingerprint, threads=threads)),
+        structures=structures,
+    )
+
+
+def _configuration(table: LatencyTable, threads: int | None, fingerprint: str | None) -> tuple[str, int]:
+    known = table.configurations()
+    fitting = [
+        (found, count)
+        for found, count in known
+        if (threads is None or count == threads) and (fingerprint is None or found == fingerprint)
+    ]
+    if fitting:
+        return fitting[0]
+    asked = f"{threads} threads" if threads is not None else "any thread count"
+    there = ", ".join(sorted({f"{count} threads" for _, count in known})) or "no measurements"
+    raise TableError(
+        f"the table of '{table.device}' has nothing measured with {asked} here; it has {there}",
+        hint=f"edgenas profile --device {table.device}" + (f" --threads {threads}" if threads else ""),
+    )
+
+
+def _profiled(traces: Iterable[TraceRow]) -> dict[str, float]:
+    """Median time in place of each kernel over all traces that timed it."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for trace in traces:
+        if trace.runs > 1:
+            for sample in trace.kernels:
+                times[sample.kernel].append(sample.latency_ms)
+    return {key: max(_median(tuple(values)), _SHORTEST_MS) for key, values in times.items()}
+
+
+def _measured(
+    networks: dict[str, NetworkRow], structures: dict[str, TraceRow], latencies: Iterable[LatencyRow]
+) -> tuple[MeasuredNetwork, ...]:
+    by_model: dict[str, list[LatencyRow]] = defaultdict(list)
+    for row in latencies:
+        if row.statistics is not None and row.model_sha256 in structures and row.model_sha256 in networks:
+            by_model[row.model_sha256].append(row)
+    return tuple(_pooled(networks[sha], structures[sha], rows) for sha, rows in sorted(by_model.items()))
+
+
+def _pooled(network: NetworkRow, structure: TraceRow, rows: list[LatencyRow]) -> MeasuredNetwork:
+    statistics = [row.statistics for row in rows if row.statistics is not None]
+    rounds = tuple(value for one in statistics for value in one.rounds_ms)
+    latency = _median(rounds) if rounds else _median(tuple(one.latency_ms for one in statistics))
+    return MeasuredNetwork(
+        network=network,
+        kernels=Counter(sample.kernel for sample in structure.kernels),
+        latency_ms=latency,
+        relative_noise=_relative_noise(rounds, latency),
+        rounds_ms=rounds,
+        passes_ms=tuple(one.latency_ms for one in statistics),
+    )
+
+
+def _relative_noise(rounds: tuple[float, ...], latency: float) -> float:
+    """Standard error of the median of the rounds, relative, by their interquartile range."""
+    if len(rounds) < 4:
+        return 0.05
+    low, high = np.quantile(rounds, [0.25, 0.75])
+    return float(0.93 * (high - low) / np.sqrt(len(rounds)) / latency)
+
+
+def _median(values: tuple[float, ...]) -> float:
+    return float(np.median(values))

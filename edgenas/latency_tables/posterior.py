@@ -1,0 +1,112 @@
+"""The Bayesian linear regression that reconciles kernel times with the times of whole networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.latency_tables.design import GROUPS, PRIOR_DEVIATIONS
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_NOISE_DEVIATION = 0.01
+_HYPERPRIOR_SD = 1.0  # of the logarithm of a deviation around its default
+_JITTER = 1e-9
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Coefficients after seeing the networks.
+
+    ``mean`` (D,) and ``prior_variance`` (D,) are of the coefficients; ``reduction`` (N, D) is such
+    that the variance of x . w is sum(prior_variance x^2) - |reduction x|^2. ``noise`` is the relative
+    deviation that the model leaves unexplained. ``loo_residual`` and ``loo_deviation`` (N,) are the
+    relative leave-one-out errors of the networks and what was expected of them.
+    """
+
+    mean: Array
+    prior_variance: Array
+    reduction: Array
+    noise: float
+    deviations: dict[str, float]
+    loo_residual: Array
+    loo_deviation: Array
+
+    def variance(self, rows: Array) -> Array:
+        """Posterior variance of ``rows @ w`` for rows (M, D): (M,)."""
+        prior = (rows**2) @ self.prior_variance
+        return np.asarray(np.maximum(prior - np.sum((rows @ self.reduction.T) ** 2, axis=1), 0.0))
+
+
+def solve(rows: Array, residual: Array, known_variance: Array, groups: Ints) -> Posterior:
+    """Fits deviations by marginal likelihood, then the coefficients by Bayes' rule.
+
+    Args:
+        rows: networks' coefficients divided by their sums of guesses, (N, D).
+        residual: measured latency over the sum of guesses, less 1, (N,).
+        known_variance: relative variance of every network that is no coefficient's, (N,).
+        groups: index of the prior deviation of every coefficient, (D,).
+
+    Source: Rasmussen and Williams (2006), eq. 2.8, 5.4, 5.9 and 5.12 (leave-one-out in closed form).
+    """
+    grams = np.stack([rows[:, groups == index] @ rows[:, groups == index].T for index in range(len(GROUPS))])
+    log_deviations = _most_likely(grams, residual, known_variance)
+    variances = np.exp(2.0 * log_deviations)
+    covariance = _covariance(grams, known_variance, variances)
+    inverse = np.linalg.inv(covariance)
+    alpha = inverse @ residual
+    prior_variance = variances[groups]
+    factor = np.linalg.cholesky(covariance)
+    reduction = np.linalg.solve(factor, rows * prior_variance)
+    diagonal = np.diag(inverse)
+    return Posterior(
+        mean=prior_variance * (rows.T @ alpha),
+        prior_variance=prior_variance,
+        reduction=reduction,
+        noise=float(np.sqrt(variances[-1])),
+        deviations=dict(zip((*GROUPS, "noise"), np.exp(log_deviations).tolist(), strict=True)),
+        loo_residual=alpha / diagonal,
+        loo_deviation=1.0 / np.sqrt(diagonal),
+    )
+
+
+def _covariance(grams: Array, known_variance: Array, variances: Array) -> Array:
+    covariance = np.tensordot(variances[:-1], grams, axes=1)
+    covariance[np.diag_indices_from(covariance)] += variances[-1] + known_variance + _JITTER
+    return np.asarray(covariance)
+
+
+def _most_likely(grams: Array, residual: Array, known_variance: Array) -> Array:
+    """Logarithms of the prior deviations and of the noise that make the residuals most likely."""
+    from scipy.optimize import minimize
+
+    start = np.log(np.array([*PRIOR_DEVIATIONS, _NOISE_DEVIATION]))
+
+    def loss(log_deviations: Array) -> tuple[float, Array]:
+        variances = np.exp(2.0 * log_deviations)
+        value, gradient = _negative_evidence(grams, residual, known_variance, variances)
+        pull = (log_deviations - start) / _HYPERPRIOR_SD
+        return value + 0.5 * float(pull @ pull), gradient + pull / _HYPERPRIOR_SD
+
+    bounds = [(value - 5.0, value + 5.0) for value in start]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
+    return np.asarray(found.x)
+
+
+def _negative_evidence(
+    grams: Array, residual: Array, known_variance: Array, variances: Array
+) -> tuple[float, Array]:
+    """Minus the log marginal likelihood and its gradient by the log deviations."""
+    covariance = _covariance(grams, known_variance, variances)
+    sign, log_determinant = np.linalg.slogdet(covariance)
+    if sign <= 0:
+        return 1e12, np.zeros(len(variances))
+    inverse = np.linalg.inv(covariance)
+    alpha = inverse @ residual
+    value = 0.5 * float(residual @ alpha) + 0.5 * float(log_determinant)
+    outer = inverse - np.outer(alpha, alpha)
+    by_gram = np.tensordot(grams, outer, axes=2) * variances[:-1]
+    return value, np.append(by_gram, np.trace(outer) * variances[-1])

@@ -1,0 +1,202 @@
+"""Latency of any network from its kernels, with an interval that leave-one-out errors calibrate."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgenas.errors import TableError, UnknownKernelsError
+from edgenas.latency_tables.design import OVERHEAD, Column, Design
+from edgenas.latency_tables.kernels import KernelSpec, spec_of
+from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
+from edgenas.latency_tables.posterior import Posterior, solve
+from edgenas.latency_tables.pricing import KernelGuesses
+from edgenas.latency_tables.table import LatencyTable
+from edgenas.records import KernelPrediction, KernelTrace, Prediction
+
+Array = NDArray[np.float64]
+
+COVERAGE = 0.9
+_GAUSSIAN = 1.645  # 90 % of a normal distribution, until enough networks tell better
+_LEAST_TO_CALIBRATE = 20
+_LEAST_SHARE = 0.02  # of its guess, that a kernel is taken to cost whatever the correction says
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A network's predicted latency, its standard deviation and the share of it that is interpolated."""
+
+    latency_ms: float
+    sd_ms: float
+    interpolated_share: float
+
+
+class LatencyPredictor:
+    """Prices kernels and networks of one device at one thread count. Made by ``fit``."""
+
+    def __init__(
+        self, observations: Observations, design: Design, posterior: Posterior, quantile: float, networks: int
+    ) -> None:
+        self.device = observations.device
+        self.runtime = observations.runtime
+        self.threads = observations.threads
+        self.fingerprint = observations.fingerprint
+        self.networks = networks
+        self.design = design
+        self.posterior = posterior
+        self.quantile = quantile
+        self._columns: dict[str, Column] = {}
+        self._prices: dict[str, float] = {}
+
+    @classmethod
+    def fit(
+        cls, table: LatencyTable, *, threads: int | None = None, fingerprint: str | None = None
+    ) -> LatencyPredictor:
+        """Fits to every network of the table whose role is "fit", whatever its precision.
+
+        Raises:
+            TableError: nothing was measured with that many threads, or no network at all.
+        """
+        observations = observe(table, threads=threads, fingerprint=fingerprint)
+        return cls.fit_to(observations, observations.with_role("fit"))
+
+    @classmethod
+    def fit_to(cls, observations: Observations, networks: Sequence[MeasuredNetwork]) -> LatencyPredictor:
+        """Fits to ``networks``; kernel times are those of ``observations``."""
+        guesses = KernelGuesses(observations.specs, observations.profiled_ms)
+        usable = [network for network in networks if _priceable(network, observations, guesses)]
+        if not usable:
+            raise TableError(
+                f"the table of '{observations.device}' has no network measured end to end with"
+                f" {observations.threads} threads",
+                hint=f"edgenas profile --device {observations.device}",
+            )
+        used = sorted(
+            {key for network in usable for key in network.kernels if key in observations.profiled_ms}
+        )
+        design = Design(guesses, used)
+        posterior = _posterior(design, observations, usable)
+        return cls(observations, design, posterior, _conformal_quantile(posterior), len(usable))
+
+    @property
+    def overhead_ms(self) -> float:
+        """What a run costs besides its kernels."""
+        return float(self.design.unit_ms * self.posterior.mean[OVERHEAD])
+
+    def column(self, spec: KernelSpec) -> Column:
+        """One kernel as a row of the linear model; its family must be known."""
+        key = spec.key()
+        if key not in self._columns:
+            self._columns[key] = self.design.column(key, self.design.guesses.guess(spec))
+        return self._columns[key]
+
+    def knows(self, spec: KernelSpec) -> bool:
+        """Whether the kernel can be priced at all."""
+        return self.design.guesses.knows(spec)
+
+    def kernel_ms(self, spec: KernelSpec) -> float:
+        """The corrected time of one kernel; never 0."""
+        key = spec.key()
+        if key not in self._prices:
+            column = self.column(spec)
+            guess = column.guess.latency_ms
+            corrected = guess + float(column.values @ self.posterior.mean[column.indices])
+            self._prices[key] = max(corrected, _LEAST_SHARE * guess)
+        return self._prices[key]
+
+    def estimate(self, kernels: Iterable[KernelSpec]) -> Estimate:
+        """Latency of a network that executes these kernels one after the other.
+
+        Raises:
+            UnknownKernelsError: kernels of families that were never measured.
+        """
+        specs = list(kernels)
+        self.require(specs)
+        counts = Counter(spec.key() for spec in specs)
+        columns = {spec.key(): self.column(spec) for spec in specs}
+        latency = self.overhead_ms + sum(self.kernel_ms(spec) for spec in specs)
+        unseen = sum(self.kernel_ms(spec) for spec in specs if not self.column(spec).guess.measured)
+        row, _, own = self.design.row(counts, columns)
+        sd = float(self.deviation(row[None, :], np.array([own]), np.array([latency]))[0])
+        return Estimate(latency, sd, unseen / latency)
+
+    def deviation(self, rows: Array, own_variance: Array, latency_ms: Array) -> Array:
+        """Standard deviation in ms (M,) of networks given as rows of the linear model (M, D)."""
+        variance = self.posterior.variance(rows) + own_variance + (self.posterior.noise * latency_ms) ** 2
+        return np.asarray(np.sqrt(variance))
+
+    def interval(self, latency_ms: float, sd_ms: float) -> tuple[float, float]:
+        """The interval that holds nine in ten networks; never below a tenth of the prediction."""
+        half = self.quantile * sd_ms
+        return max(latency_ms - half, 0.1 * latency_ms), latency_ms + half
+
+    def require(self, specs: Iterable[KernelSpec]) -> None:
+        """Raises ``UnknownKernelsError`` naming every kernel that nothing in the table can price."""
+        unknown = dict.fromkeys(spec.label() for spec in specs if not self.knows(spec))
+        if unknown:
+            raise UnknownKernelsError(tuple(unknown), device=self.device)
+
+    def predict(
+        self, trace: KernelTrace, *, model: str = "", precision: str = "", structure: str = "device"
+    ) -> Prediction:
+        """Latency of a model from the structure of its kernels; the trace's times are not used.
+
+        Raises:
+            UnknownKernelsError: kernels of families that were never measured.
+        """
+        specs = [spec_of(kernel) for kernel in trace.kernels]
+        found = self.estimate(specs)
+        return Prediction(
+            model=model or trace.model_sha256[:12],
+            device=self.device,
+            runtime=trace.runtime,
+            precision=precision,
+            threads=self.threads,
+            latency_ms=found.latency_ms,
+            interval_ms=self.interval(found.latency_ms, found.sd_ms),
+            overhead_ms=self.overhead_ms,
+            interpolated_share=found.interpolated_share,
+            structure="host" if structure == "host" else "device",
+            kernels=tuple(
+                KernelPrediction(
+                    name=kernel.name,
+                    layer=kernel.layer,
+                    kind=kernel.kind,
+                    latency_ms=self.kernel_ms(spec),
+                    source="measured" if self.column(spec).guess.measured else "interpolated",
+                )
+                for kernel, spec in zip(trace.kernels, specs, strict=True)
+            ),
+        )
+
+
+def _priceable(network: MeasuredNetwork, observations: Observations, guesses: KernelGuesses) -> bool:
+    return all(guesses.knows(observations.specs[key]) for key in network.kernels)
+
+
+def _posterior(design: Design, observations: Observations, networks: Sequence[MeasuredNetwork]) -> Posterior:
+    keys = {key for network in networks for key in network.kernels}
+    columns = {key: design.column(key, design.guesses.guess(observations.specs[key])) for key in keys}
+    rows, bases, own = zip(*(design.row(network.kernels, columns) for network in networks), strict=True)
+    base = np.array(bases)
+    latency = np.array([network.latency_ms for network in networks])
+    noise = np.array([network.relative_noise for network in networks])
+    known = (noise * latency / base) ** 2 + np.array(own) / base**2
+    return solve(np.array(rows) / base[:, None], latency / base - 1.0, known, design.groups())
+
+
+def _conformal_quantile(posterior: Posterior) -> float:
+    """How many expected deviations the interval must reach to hold nine in ten left-out networks.
+
+    Source: Lei et al., Distribution-free predictive inference for regression (2018), section 5.2.
+    """
+    scores = np.sort(np.abs(posterior.loo_residual) / posterior.loo_deviation)
+    count = len(scores)
+    if count < _LEAST_TO_CALIBRATE:
+        return _GAUSSIAN
+    return float(scores[min(math.ceil(COVERAGE * (count + 1)), count) - 1])

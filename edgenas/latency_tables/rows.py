@@ -1,0 +1,76 @@
+"""What stands in a latency table: its rows as records."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from edgenas.records import LatencyStatistics, NetworkLatency, Record
+
+Role = Literal["fit", "held-out", "structure"]
+
+
+class NetworkRow(Record):
+    """A network that is measured: what it is and what it is for.
+
+    ``role`` "fit" feeds the predictor, "held-out" only judges it, "structure" was merely looked at.
+    ``layers`` pairs layer names with layer keys, ``facts`` holds counts such as MACs.
+    """
+
+    model_sha256: str
+    name: str
+    space: str
+    precision: str
+    role: Role
+    genome: tuple[int, ...] = ()
+    layers: tuple[tuple[str, str], ...] = ()
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class KernelSample(Record):
+    """One kernel of a trace: its key, the runtime's name, the layer it belongs to, its time."""
+
+    kernel: str
+    name: str
+    layer: str
+    latency_ms: float
+
+
+class TraceRow(Record):
+    """The kernels of one model as they were traced; ``runs`` 1 tells the structure only."""
+
+    model_sha256: str
+    fingerprint: str
+    threads: int
+    runs: int
+    run_latency_ms: float
+    kernels: tuple[KernelSample, ...]
+
+
+class LatencyRow(Record):
+    """One network in one batch of interleaved rounds."""
+
+    model_sha256: str
+    fingerprint: str
+    threads: int
+    pass_number: int
+    batch_id: str
+    statistics: LatencyStatistics | None
+    error: str | None
+
+    def measured(self) -> NetworkLatency:
+        """The row as the record that the agent gave."""
+        return NetworkLatency(
+            model_sha256=self.model_sha256, threads=self.threads, statistics=self.statistics, error=self.error
+        )
+
+
+class EnvironmentRow(Record):
+    """A device as it was at one moment; ``fingerprint`` is the part that latency depends on."""
+
+    id: str
+    fingerprint: str
+    runtime: str
+    runtime_version: str
+    taken_at: str

@@ -1,0 +1,250 @@
+"""Which kernels a layer becomes, learnt from traces.
+
+Layers of one context become the same sequence of kernels whose sizes follow from the layer's sizes.
+A template holds that sequence with every number in it replaced by where it comes from; filled with
+the sizes of a layer that was never traced it gives that layer's kernels, many of which were
+measured in other layers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from edgenas.latency_tables.kernels import KernelSpec
+from edgenas.latency_tables.layers import LayerDescription
+from edgenas.records import TensorType
+
+Numbers: TypeAlias = Mapping[str, int]
+Path: TypeAlias = tuple[str | int, ...]
+
+_MOST_EXAMPLES = 24
+_BLOCKS = (4, 8, 16, 32)  # channels that blocked layouts round up to
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A number of a kernel as a function of the layer's sizes: a constant, or names and a rule."""
+
+    rule: str
+    names: tuple[str, ...] = ()
+    constant: int = 0
+
+    def value(self, numbers: Numbers) -> int:
+        """The number for the sizes of one layer."""
+        if self.rule == "constant":
+            return self.constant
+        return _RULES[self.rule](*(numbers[name] for name in self.names))
+
+
+def _round_up(block: int) -> Callable[[int], int]:
+    return lambda value: -(-value // block) * block
+
+
+_RULES: dict[str, Callable[..., int]] = {
+    "same": lambda value: value,
+    "half": lambda value: value // 2,
+    "quotient": lambda left, right: left // max(right, 1),
+    "area": lambda height, width: height * width,
+    "volume": lambda channels, height, width: channels * height * width,
+    **{f"up{block}": _round_up(block) for block in _BLOCKS},
+}
+
+
+@dataclass(frozen=True)
+class KernelTemplate:
+    """One kernel with the numbers of its spec as expressions."""
+
+    pattern: str  # JSON of the spec, for the places that are no numbers
+    expressions: tuple[tuple[Path, Expression], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Sizes of the layer that the kernel depends on."""
+        return tuple(dict.fromkeys(name for _, expression in self.expressions for name in expression.names))
+
+    def fill(self, numbers: Numbers) -> KernelSpec:
+        """The kernel in a layer of these sizes."""
+        content = json.loads(self.pattern)
+        for path, expression in self.expressions:
+            target = content
+            for step in path[:-1]:
+                target = target[step]
+            target[path[-1]] = expression.value(numbers)
+        return KernelSpec(
+            kind=content["kind"],
+            layout=content["layout"],
+            attributes=content["attributes"],
+            inputs=_tensors(content["inputs"]),
+            outputs=_tensors(content["outputs"]),
+        )
+
+
+@dataclass
+class _Skeleton:
+    """Layers that became the same kernels but for numbers."""
+
+    examples: list[tuple[LayerDescription, tuple[KernelSpec, ...]]] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+    learnt: tuple[KernelTemplate, ...] | None = None
+
+    def add(self, layer: LayerDescription, kernels: tuple[KernelSpec, ...]) -> None:
+        key = layer.key()
+        self.seen[key] += 1
+        if self.seen[key] == 1 and len(self.examples) < _MOST_EXAMPLES:
+            self.examples.append((layer, kernels))
+            self.learnt = None
+
+    def templates(self) -> tuple[KernelTemplate, ...]:
+        if self.learnt is None:
+            layers = [layer.numbers for layer, _ in self.examples]
+            columns = zip(*(kernels for _, kernels in self.examples), strict=True)
+            self.learnt = tuple(_learn(layers, specs) for specs in columns)
+        return self.learnt
+
+    def distance(self, layer: LayerDescription) -> tuple[float, int]:
+        """How far the nearest example is in octaves of size, and (negated) how often it was seen."""
+        count = self.seen.get(layer.key(), 0)
+        if count:
+            return (0.0, -count)
+        nearest = min(_octaves(layer.numbers, example.numbers) for example, _ in self.examples)
+        return (nearest, -sum(self.seen.values()))
+
+
+class LayerTemplates:
+    """All contexts that were traced. ``learn`` from traces, then ask for the ``kernels`` of a layer."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[str, dict[str, _Skeleton]] = defaultdict(lambda: defaultdict(_Skeleton))
+
+    def learn(self, layer: LayerDescription, kernels: Sequence[KernelSpec]) -> None:
+        """Takes in the kernels that one layer became in one network."""
+        skeleton = json.dumps([_skeleton(spec) for spec in kernels])
+        self._contexts[layer.context][skeleton].add(layer, tuple(kernels))
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """Contexts that were traced at least once."""
+        return tuple(self._contexts)
+
+    def knows(self, layer: LayerDescription) -> bool:
+        """Whether a layer made of the same parts was traced."""
+        return layer.context in self._contexts
+
+    def templates(self, layer: LayerDescription) -> tuple[KernelTemplate, ...]:
+        """The kernel templates of a layer whose context was traced."""
+        skeletons = self._contexts[layer.context].values()
+        return min(skeletons, key=lambda skeleton: skeleton.distance(layer)).templates()
+
+    def nearest(self, layer: LayerDescription) -> str | None:
+        """The traced context with the same parts that differs in the fewest details; None: no such."""
+        wanted = json.loads(layer.context)
+        same = [
+            (sum(left != right for left, right in zip(wanted, found, strict=True)), context)
+            for context in self._contexts
+            if len(found := json.loads(context)) == len(wanted)
+            and [part[:2] for part in found[3:]] == [part[:2] for part in wanted[3:]]
+        ]
+        return min(same)[1] if same else None
+
+
+def _skeleton(spec: KernelSpec) -> list[Any]:
+    shapes = [len(tensor.shape) for tensor in (*spec.inputs, *spec.outputs)]
+    dtypes = [tensor.dtype for tensor in (*spec.inputs, *spec.outputs)]
+    words = {name: value for name, value in spec.attributes.items() if not _numbers(value)}
+    return [spec.kind, spec.layout, shapes, dtypes, words, sorted(spec.attributes)]
+
+
+def _numbers(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(item, int) for item in values)
+
+
+def _learn(layers: Sequence[Numbers], specs: Sequence[KernelSpec]) -> KernelTemplate:
+    """The template that gives every one of ``specs`` for the layer beside it."""
+    contents = [json.loads(spec.canonical()) for spec in specs]
+    last = _channels_last(contents[0])
+    expressions = tuple(
+        (
+            path,
+            _explain(
+                [_at(content, path) for content in contents], layers, _is_spatial(path, contents[0], last)
+            ),
+        )
+        for path in _number_paths(contents[0])
+    )
+    return KernelTemplate(json.dumps(contents[0]), expressions)
+
+
+def _number_paths(content: dict[str, Any]) -> Iterator[Path]:
+    for side in ("inputs", "outputs"):
+        for index, tensor in enumerate(content[side]):
+            for axis in range(len(tensor["shape"])):
+                yield (side, index, "shape", axis)
+    for name, value in content["attributes"].items():
+        if _numbers(value) and isinstance(value, list):
+            yield from (("attributes", name, index) for index in range(len(value)))
+        elif _numbers(value):
+            yield ("attributes", name)
+
+
+def _at(content: Any, path: Path) -> int:
+    for step in path:
+        content = content[step]
+    return int(content)
+
+
+def _channels_last(content: dict[str, Any]) -> bool:
+    return bool(content["attributes"].get("channels_last")) or "nhwc" in content["layout"].lower()
+
+
+def _is_spatial(path: Path, content: dict[str, Any], last: bool) -> bool:
+    """Whether the number is a height or a width, by its axis."""
+    if path[0] == "attributes":
+        return False
+    side, index, _, axis = path
+    rank = len(content[str(side)][index]["shape"])
+    return rank == 4 and axis in ((1, 2) if last else (2, 3))
+
+
+def _explain(values: Sequence[int], layers: Sequence[Numbers], spatial: bool) -> Expression:
+    """The simplest expression that gives every value; a constant where none but that does."""
+    if all(value == values[0] for value in values) and values[0] <= 1:
+        return Expression("constant", constant=values[0])
+    for expression in _candidates(layers[0], values[0], spatial):
+        if all(expression.value(numbers) == value for numbers, value in zip(layers, values, strict=True)):
+            return expression
+    return Expression("constant", constant=values[0])
+
+
+def _candidates(numbers: Numbers, value: int, spatial: bool) -> Iterator[Expression]:
+    """Expressions in the order in which they are believed; the first example's value picks them."""
+    sizes = [name for name in numbers if name.endswith((".height", ".width"))]
+    others = [name for name in numbers if name not in sizes]
+    ordered = [*sizes, *others] if spatial else [*others, *sizes]
+    yield from (Expression("same", (name,)) for name in ordered if numbers[name] == value)
+    for block in _BLOCKS:
+        yield from (
+            Expression(f"up{block}", (name,))
+            for name in others
+            if -(-numbers[name] // block) * block == value
+        )
+    yield from (Expression("half", (name,)) for name in others if numbers[name] // 2 == value)
+    planes = [name.removesuffix(".height") for name in sizes if name.endswith(".height")]
+    for plane in planes:
+        yield Expression("area", (f"{plane}.height", f"{plane}.width"))
+        yield Expression("volume", (f"{plane}.channels", f"{plane}.height", f"{plane}.width"))
+    groups = [name for name in others if name.endswith(".groups")]
+    yield from (Expression("quotient", (name, group)) for group in groups for name in others)
+
+
+def _octaves(left: Numbers, right: Numbers) -> float:
+    return sum(abs(math.log2((1 + left[name]) / (1 + right.get(name, 0)))) for name in left)
+
+
+def _tensors(content: Iterable[dict[str, Any]]) -> tuple[TensorType, ...]:
+    return tuple(TensorType(dtype=item["dtype"], shape=tuple(item["shape"])) for item in content)
