@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import csv
+import itertools
+import json
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_space_contract import SearchSpaceContract, images_for, outputs_of
 
-from edgenas.errors import ModelError, UnknownNameError
+from edgenas.errors import ModelError, UnknownNameError, UsageError
 from edgenas.search_spaces import (
     AnyLayer,
     BasicBlock,
@@ -26,6 +32,7 @@ from edgenas.search_spaces import (
     build_onnx,
     default_space,
     get_space,
+    macs,
     parameters,
     space_names,
     weight_bytes,
@@ -42,6 +49,24 @@ class TestStagedSpaces(SearchSpaceContract):
         return get_space(name, classes=7)
 
 
+class TestNASBench201(SearchSpaceContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return get_space("nasbench201")
+
+
+class TestNASBenchMacro(SearchSpaceContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return get_space("nasbench-macro")
+
+
+class TestTomlSpace(SearchSpaceContract):
+    @pytest.fixture
+    def space(self, tmp_path: Path) -> SearchSpace:
+        return get_space(str(worked_example(tmp_path)), classes=4, channels=1)
+
+
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_describe_and_genome_of_are_inverse(data: st.DataObject) -> None:
@@ -50,6 +75,108 @@ def test_describe_and_genome_of_are_inverse(data: st.DataObject) -> None:
     canonical = space.canonical(genome)
     assert (space.canonical(canonical) == canonical).all()
     assert (space.genome_of(space.describe(genome)) == canonical).all()
+
+
+# --- the benchmark spaces ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "parts"),
+    [
+        ({}, ["zero"]),
+        ({"0-3": "skip"}, []),
+        ({"0-1": "conv3x3", "2-3": "conv3x3"}, ["zero"]),
+        ({"0-1": "conv3x3", "0-2": "conv1x1", "1-3": "skip"}, ["relu0", "edge01"]),
+        ({"0-1": "skip", "0-3": "avgpool3x3", "1-3": "skip"}, ["edge03", "node3_0"]),
+    ],
+)
+def test_only_edges_on_a_path_are_computed(cell: dict[str, str], parts: list[str]) -> None:
+    space = get_space("nasbench201")
+    network = space.network(space.genome_of(cell))
+    assert [part.name for part in network.layers[1].parts()] == parts
+    assert np.isfinite(outputs_of(build_onnx(network), images_for(network, 1))).all()
+
+
+def published(folder: str, name: str) -> Path:
+    path = Path(__file__).parents[2] / "shared" / "data" / folder / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here: the benchmark's own table is needed to compare with")
+    return path
+
+
+def batch_norm_channels(network: Network) -> int:
+    """What folding removes: training counts a scale and a shift, shipping one bias a channel."""
+    parts = (part for layer in network.layers for part in layer.parts())
+    return sum(part.out_channels for part in parts if getattr(part, "normalized", False))
+
+
+def test_nasbench_macro_networks_count_as_published() -> None:
+    table = json.loads(published("nas_bench_macro", "nas-bench-macro_cifar10.json").read_text())
+    space = get_space("nasbench-macro")
+    assert len(table) == np.prod(space.option_counts)
+    for digits in list(table)[::61]:
+        network = space.network(np.array([int(digit) for digit in digits]))
+        assert macs(network) == table[digits]["flops"]
+        assert parameters(network) + batch_norm_channels(network) == table[digits]["params"]
+
+
+def test_nasbench201_networks_count_as_published() -> None:
+    operations = ("skip", "none", "conv3x3", "conv1x1", "avgpool3x3")
+    path = published("nasbench201", "nb201_zero_cost_proxies_9445.csv")
+    space = get_space("nasbench201")
+    # The published skeleton has no bias in its two shortcuts and no convolution in its last norm.
+    skeleton = 32 + 64 + 64
+    with path.open() as lines:
+        for row in itertools.islice(csv.DictReader(lines), 0, 4000, 80):
+            cell = [operations[code] for code in ast.literal_eval(row["net"])]
+            if "none" in cell:  # the published count includes edges that lead nowhere
+                continue
+            genome = space.genome_of(dict(zip((c.name for c in space.choices), cell, strict=True)))
+            network = space.network(genome)
+            counted = parameters(network) + batch_norm_channels(network) - skeleton
+            assert counted == round(1e6 * float(row["params"]))
+
+
+# --- a space of one's own ----------------------------------------------------------------------
+
+
+def worked_example(folder: Path) -> Path:
+    """The space of the documentation, as a user would copy it."""
+    page = (Path(__file__).parents[1] / "docs" / "add-your-search-space.md").read_text()
+    path = folder / "badges.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0])
+    return path
+
+
+def test_a_toml_space_is_named_after_its_file(tmp_path: Path) -> None:
+    assert get_space(str(worked_example(tmp_path))).name == "badges"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("resolution = [48, 64]", "resolution = [64, 48]", "'resolution' must be positive and ascending"),
+        ("resolution = [48, 64]", "", "missing required field `resolution`"),
+        ("resolution = [48, 64]", "resolution = []", "'resolution' needs distinct options"),
+        ("resolution = [48, 64]", "resolution = [48,", "not valid TOML"),
+        ("kernel = [3, 5]", "kernel = [3, 4]", "kernels must be odd, found"),
+        ("kernel = [3, 5]", 'kernel = "large"', "Expected `int`, got `str`"),
+        ("kernel = [3, 5]", "kernels = [3, 5]", "unknown field `kernels`"),
+        ('operator = "depthwise"', 'operator = "dense"', "Invalid enum value 'dense'"),
+    ],
+)
+def test_a_wrong_toml_space_says_what_is_wrong(tmp_path: Path, before: str, after: str, message: str) -> None:
+    path = worked_example(tmp_path)
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        get_space(str(path))
+
+
+def test_a_missing_toml_space_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        get_space(str(tmp_path / "absent.toml"))
 
 
 # --- the registry ------------------------------------------------------------------------------
@@ -245,3 +372,14 @@ def test_unknown_scheme_and_old_opset_are_errors() -> None:
         build_onnx(mixed_network("iiii"), int8_scheme="u4u4")
     with pytest.raises(ModelError, match="opset 9"):
         build_onnx(mixed_network(), opset=9)
+
+
+class TestDocumentedClass(SearchSpaceContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        page = (Path(__file__).parents[1] / "docs" / "add-your-search-space.md").read_text()
+        namespace: dict[str, Any] = {}
+        exec(page.split("```python\n")[1].split("```")[0], namespace)
+        space = namespace["TwoConvolutions"](classes=3)
+        assert isinstance(space, SearchSpace)
+        return space

@@ -1,16 +1,11 @@
-"""Networks as short lists of typed layers.
-
-A layer is what a search decides about: a stem, a block, a head. ``parts()`` says what it is made
-of. Layers are frozen, hashable and travel as JSON; ``precision`` is what the layer runs in on the
-device, "int8" standing for quantized weights and activations.
-"""
+"""The layers of image classifiers: a stem, blocks, a head."""
 
 from __future__ import annotations
 
-import functools
 from typing import TypeAlias
 
-from edgenas.records import Precision, Record
+from edgenas.search_spaces.cells import Cell, PreActivationBlock
+from edgenas.search_spaces.layer import Layer, conv
 from edgenas.search_spaces.parts import (
     INPUT,
     Activation,
@@ -19,38 +14,25 @@ from edgenas.search_spaces.parts import (
     Conv,
     GlobalPool,
     Linear,
-    Shape,
     squeeze_excite,
 )
 
 
-class Layer(Record, tag=True, kw_only=True):
-    """One named layer; every concrete layer is a record of its own."""
-
-    name: str
-    in_channels: int
-    out_channels: int
-    precision: Precision = "fp32"
-
-    def parts(self) -> tuple[AnyPart, ...]:
-        """The primitive operations in execution order; the last one is the layer's output."""
-        raise NotImplementedError
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output of one image for an input of ``shape`` (channels, height, width)."""
-        return wire_shapes(self, shape)[parts_of(self)[-1].name]
-
-
 class ConvLayer(Layer, kw_only=True):
-    """Convolution, batch norm, activation: the stem."""
+    """Convolution, batch norm, activation: the stem, or a change of shape between stages.
+
+    ``groups`` equal to the channels with a kernel of 1 is a batch norm of its own, as runtimes write
+    one that follows no convolution.
+    """
 
     kernel: int = 3
     stride: int = 1
+    groups: int = 1
     activation: Activation = "relu"
 
     def parts(self) -> tuple[AnyPart, ...]:
-        return (_conv("conv", INPUT, self.in_channels, self.out_channels,
-                      self.kernel, self.stride, self.activation),)  # fmt: skip
+        return (conv("conv", INPUT, self.in_channels, self.out_channels, self.kernel, self.stride,
+                     self.activation, self.groups),)  # fmt: skip
 
 
 class Block(Layer, kw_only=True):
@@ -90,12 +72,12 @@ class InvertedResidual(Block):
         expand: tuple[AnyPart, ...] = ()
         source = INPUT
         if self.hidden != self.in_channels:
-            expand = (_conv("expand", INPUT, self.in_channels, self.hidden, activation=self.activation),)
+            expand = (conv("expand", INPUT, self.in_channels, self.hidden, activation=self.activation),)
             source = "expand"
-        depthwise = _conv("depthwise", source, self.hidden, self.hidden, self.kernel, self.stride,
+        depthwise = conv("depthwise", source, self.hidden, self.hidden, self.kernel, self.stride,
                           self.activation, groups=self.hidden)  # fmt: skip
         attention, source = self._attention("depthwise", self.hidden)
-        project = _conv("project", source, self.hidden, self.out_channels)
+        project = conv("project", source, self.hidden, self.out_channels)
         return (*expand, depthwise, *attention, project, *self._linear_residual("project"))
 
 
@@ -111,13 +93,11 @@ class FusedInvertedResidual(Block):
     def parts(self) -> tuple[AnyPart, ...]:
         plain = self.hidden == self.in_channels
         width = self.out_channels if plain else self.hidden
-        convolve = _conv(
-            "convolve", INPUT, self.in_channels, width, self.kernel, self.stride, self.activation
-        )
+        convolve = conv("convolve", INPUT, self.in_channels, width, self.kernel, self.stride, self.activation)
         attention, output = self._attention("convolve", width)
         if plain:
             return (convolve, *attention, *self._linear_residual(output))
-        project = _conv("project", output, width, self.out_channels)
+        project = conv("project", output, width, self.out_channels)
         return (convolve, *attention, project, *self._linear_residual("project"))
 
 
@@ -128,10 +108,8 @@ class BasicBlock(Block):
     """
 
     def parts(self) -> tuple[AnyPart, ...]:
-        first = _conv(
-            "conv1", INPUT, self.in_channels, self.hidden, self.kernel, self.stride, self.activation
-        )
-        second = _conv("conv2", "conv1", self.hidden, self.out_channels, self.kernel)
+        first = conv("conv1", INPUT, self.in_channels, self.hidden, self.kernel, self.stride, self.activation)
+        second = conv("conv2", "conv1", self.hidden, self.out_channels, self.kernel)
         attention, output = self._attention("conv2", self.out_channels)
         return (first, second, *attention, *_shortcut(self, output))
 
@@ -143,11 +121,9 @@ class Bottleneck(Block):
     """
 
     def parts(self) -> tuple[AnyPart, ...]:
-        reduce = _conv("conv1", INPUT, self.in_channels, self.hidden, activation=self.activation)
-        convolve = _conv(
-            "conv2", "conv1", self.hidden, self.hidden, self.kernel, self.stride, self.activation
-        )
-        expand = _conv("conv3", "conv2", self.hidden, self.out_channels)
+        reduce = conv("conv1", INPUT, self.in_channels, self.hidden, activation=self.activation)
+        convolve = conv("conv2", "conv1", self.hidden, self.hidden, self.kernel, self.stride, self.activation)
+        expand = conv("conv3", "conv2", self.hidden, self.out_channels)
         attention, output = self._attention("conv3", self.out_channels)
         return (reduce, convolve, expand, *attention, *_shortcut(self, output))
 
@@ -166,7 +142,7 @@ class Head(Layer, kw_only=True):
         parts: list[AnyPart] = []
         source, width = INPUT, self.in_channels
         if self.features:
-            parts.append(_conv("features", source, width, self.features, activation=self.activation))
+            parts.append(conv("features", source, width, self.features, activation=self.activation))
             source, width = "features", self.features
         parts.append(GlobalPool(name="pool", inputs=(source,)))
         source = "pool"
@@ -180,48 +156,21 @@ class Head(Layer, kw_only=True):
         return (*parts, classify)
 
 
-AnyLayer: TypeAlias = ConvLayer | InvertedResidual | FusedInvertedResidual | BasicBlock | Bottleneck | Head
-
-
-@functools.lru_cache(maxsize=65536)
-def parts_of(layer: Layer) -> tuple[AnyPart, ...]:
-    """``layer.parts()``, computed once for equal layers."""
-    return layer.parts()
-
-
-def wire_shapes(layer: Layer, shape: Shape) -> dict[str, Shape]:
-    """Shape of every wire of the layer for an input of ``shape``, by part name."""
-    shapes = {INPUT: shape}
-    for part in parts_of(layer):
-        shapes[part.name] = part.output_shape(shapes[part.inputs[0]])
-    return shapes
-
-
-def _conv(  # noqa: PLR0917 - reads like the table of layers in a paper
-    name: str,
-    source: str,
-    in_channels: int,
-    out_channels: int,
-    kernel: int = 1,
-    stride: int = 1,
-    activation: Activation = "none",
-    groups: int = 1,
-) -> Conv:
-    return Conv(
-        name=name,
-        inputs=(source,),
-        in_channels=in_channels,
-        out_channels=out_channels,
-        kernel=kernel,
-        stride=stride,
-        groups=groups,
-        activation=activation,
-    )
+AnyLayer: TypeAlias = (
+    ConvLayer
+    | InvertedResidual
+    | FusedInvertedResidual
+    | BasicBlock
+    | Bottleneck
+    | Cell
+    | PreActivationBlock
+    | Head
+)
 
 
 def _shortcut(block: Block, output: str) -> tuple[AnyPart, ...]:
     """The residual addition of ``block`` with its activation, projected where shapes differ."""
     if block.keeps_shape:
         return (Add(name="add", inputs=(output, INPUT), activation=block.activation),)
-    shortcut = _conv("shortcut", INPUT, block.in_channels, block.out_channels, stride=block.stride)
+    shortcut = conv("shortcut", INPUT, block.in_channels, block.out_channels, stride=block.stride)
     return (shortcut, Add(name="add", inputs=(output, "shortcut"), activation=block.activation))

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import msgspec
 
 from edgenas.records import Precision, Record
-from edgenas.search_spaces.layers import AnyLayer, parts_of, wire_shapes
+from edgenas.search_spaces.layer import parts_of, wire_shapes
+from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.parts import AnyPart, Shape
 
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from edgenas.search_spaces.layers import AnyLayer, parts_of
+from edgenas.search_spaces.layer import output_wire, parts_of
+from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.onnx_weights import WeightSource
 from edgenas.search_spaces.parts import (
     INPUT,
@@ -23,6 +24,7 @@ from edgenas.search_spaces.parts import (
     GlobalPool,
     Linear,
     Scale,
+    Zero,
     padding,
 )
 from edgenas.search_spaces.qdq import ACTIVATION_RANGES, SIGNED, Int8Scheme, Parameters, Range
@@ -131,10 +133,9 @@ class _LayerWriter:
         self._dequantized: dict[str, str] = {}
 
     def write(self) -> Tensor:
-        parts = parts_of(self._layer)
-        for part in parts:
+        for part in parts_of(self._layer):
             self._wires[part.name] = self._part(part)
-        return self._wires[parts[-1].name]
+        return self._wires[output_wire(self._layer)]
 
     def _part(self, part: AnyPart) -> Tensor:
         match part:
@@ -155,6 +156,10 @@ class _LayerWriter:
                 return self._output(value, part.name, self._values_of(part))
             case AveragePool():
                 return self._average_pool(part)
+            case Zero():
+                source = self._read(part.inputs[0])
+                value = self._node("Sub", [source, source], part.name)
+                return self._output(value, part.name, self._values_of(part))
 
     def _conv(self, part: Conv) -> Tensor:
         value = self._node(

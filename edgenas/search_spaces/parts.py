@@ -125,7 +125,11 @@ class AveragePool(Part, kw_only=True):
         return (channels, _strided(height, self), _strided(width, self))
 
 
-AnyPart: TypeAlias = Conv | Linear | Activate | Add | Scale | GlobalPool | AveragePool
+class Zero(Part, kw_only=True):
+    """Zeros of the input's shape: what a cell without any path from its input gives."""
+
+
+AnyPart: TypeAlias = Conv | Linear | Activate | Add | Scale | GlobalPool | AveragePool | Zero
 
 
 def padding(part: Conv | AveragePool) -> int:

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import TypeAlias
 
 from edgenas.errors import UnknownNameError
 from edgenas.search_spaces.mobilenetv3 import MOBILENETV3, MOBILENETV3_32PX, MOBILENETV3_DEMO
+from edgenas.search_spaces.nasbench201 import NASBench201
+from edgenas.search_spaces.nasbench_macro import NASBenchMacro
 from edgenas.search_spaces.residual import RESIDUAL, RESIDUAL_32PX
 from edgenas.search_spaces.space import SearchSpace
 from edgenas.search_spaces.staged import StagedSpace
+from edgenas.search_spaces.toml_space import read_space
 
 ENTRY_POINTS = "edgenas.search_spaces"
 
 SpaceFactory: TypeAlias = Callable[..., SearchSpace]
 """Called with the keywords ``classes`` and ``channels``; returns the space."""
 
+_STAGED = (MOBILENETV3, MOBILENETV3_32PX, MOBILENETV3_DEMO, RESIDUAL, RESIDUAL_32PX)
 _BUILT_IN: dict[str, SpaceFactory] = {
-    description.name: partial(StagedSpace, description)
-    for description in (MOBILENETV3, MOBILENETV3_32PX, MOBILENETV3_DEMO, RESIDUAL, RESIDUAL_32PX)
+    NASBench201.name: NASBench201,
+    NASBenchMacro.name: NASBenchMacro,
+    **{description.name: partial(StagedSpace, description) for description in _STAGED},
 }
 
 
@@ -28,13 +34,17 @@ def get_space(name: str, *, classes: int = 10, channels: int = 3) -> SearchSpace
     """The search space of that name.
 
     Args:
-        name: a built-in space or an entry point of the group ``edgenas.search_spaces``.
+        name: a built-in space, an entry point of the group ``edgenas.search_spaces``, or the path of
+            a TOML file, which ends in ``.toml``.
         classes: outputs of its networks.
         channels: channels of its input images.
 
     Raises:
         UnknownNameError: no such space.
+        UsageError: the TOML file cannot be read or describes no network.
     """
+    if name.endswith(".toml"):
+        return read_space(Path(name), classes=classes, channels=channels)
     factory = _factories().get(name)
     if factory is None:
         raise UnknownNameError("search space", name, _factories())

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.search_spaces.layers import AnyLayer, parts_of
+from edgenas.search_spaces.layer import output_wire, parts_of
+from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.network import Network
 from edgenas.search_spaces.parts import (
     INPUT,
@@ -22,6 +23,7 @@ from edgenas.search_spaces.parts import (
     GlobalPool,
     Linear,
     Scale,
+    Zero,
     padding,
 )
 
@@ -45,7 +47,7 @@ class LayerModule(nn.Module):
         wires = {INPUT: inputs}
         for part in parts_of(self.layer):
             wires[part.name] = self._run(part, [wires[wire] for wire in part.inputs])
-        return wires[parts_of(self.layer)[-1].name]
+        return wires[output_wire(self.layer)]
 
     def _add_part(self, part: AnyPart) -> None:
         if isinstance(part, Conv):
@@ -70,6 +72,8 @@ class LayerModule(nn.Module):
                 return inputs[0] * inputs[1]
             case GlobalPool():
                 return inputs[0].mean((2, 3), keepdim=True)
+            case Zero():
+                return inputs[0] * 0.0
             case AveragePool():
                 return F.avg_pool2d(
                     inputs[0], part.kernel, part.stride, padding(part), count_include_pad=False
