@@ -20,6 +20,7 @@ from edgenas.search_spaces.network import (
 )
 from edgenas.search_spaces.onnx_builder import build_onnx
 from edgenas.search_spaces.registry import default_space, get_space, space_names
+from edgenas.search_spaces.restricted import RestrictedSpace
 from edgenas.search_spaces.space import Choice, Genomes, SearchSpace, Slot
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "InvertedResidual",
     "Network",
     "PlacedLayer",
+    "RestrictedSpace",
     "SearchSpace",
     "Slot",
     "build_onnx",

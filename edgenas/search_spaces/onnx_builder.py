@@ -20,7 +20,7 @@ from edgenas.search_spaces.qdq import SIGNED, get_scheme
 
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
-MINIMUM_OPSET = 13
+MINIMUM_OPSET = 14
 
 
 def build_onnx(
@@ -40,7 +40,7 @@ def build_onnx(
     Args:
         weights: trained arrays by key, batch norm folded; random ones from ``seed`` when None.
         batch: a fixed batch size, or None for a symbolic dimension named ``batch``.
-        opset: at least 13; ask the device's runtime what it accepts at most.
+        opset: at least 14, the first with HardSwish; ask the device's runtime what it accepts at most.
         precision: writes int8 layers as QDQ with synthetic scales; everything is float when False.
         int8_scheme: types of activations and weights: u8s8, s8s8 or u8u8.
         metadata: written as ``metadata_props``.

@@ -201,8 +201,9 @@ class _LayerWriter:
         Only a Relu vanishes into an integer kernel. Before the others the value itself is
         quantized, as calibration would do it.
         """
-        if activation in {"hardswish", "hardsigmoid"}:
-            value = self._through_int8(value, f"{name}_linear", SIGNED)
+        if self._int8 and activation in {"hardswish", "hardsigmoid"}:
+            linear = f"{name}_linear"
+            value = self._read_tensor(self._output(value, linear, SIGNED), linear)
         return self._activate(value, name, activation)
 
     def _activate(self, value: str, name: str, activation: Activation) -> Tensor:
@@ -210,21 +211,14 @@ class _LayerWriter:
             case "relu":
                 value = self._node("Relu", [value], f"{name}_relu")
             case "hardsigmoid":
-                value = self._hard_sigmoid(value, name)
+                value = self._node("HardSigmoid", [value], f"{name}_hardsigmoid", alpha=1 / 6, beta=0.5)
             case "hardswish":
-                gate = self._hard_sigmoid(value, name)
-                gate = self._through_int8(gate, f"{name}_gate", ACTIVATION_RANGES["hardsigmoid"])
-                value = self._node("Mul", [value, gate], f"{name}_hardswish")
+                # As one op both runtimes fuse it into the convolution. Written as HardSigmoid and
+                # Mul, OpenVINO runs a reference kernel between two reorders.
+                value = self._node("HardSwish", [value], f"{name}_hardswish")
             case "none":
                 pass
         return self._output(value, name, ACTIVATION_RANGES[activation])
-
-    def _hard_sigmoid(self, value: str, name: str) -> str:
-        return self._node("HardSigmoid", [value], f"{name}_hardsigmoid", alpha=1 / 6, beta=0.5)
-
-    def _through_int8(self, value: str, name: str, values: Range) -> str:
-        """The value after Q/DQ in an int8 layer, as it is in a float one."""
-        return self._read_tensor(self._output(value, name, values), name)
 
     def _weights(self, part: Conv | Linear) -> list[str]:
         shapes = part.weight_shapes()
