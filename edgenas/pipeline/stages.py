@@ -77,6 +77,10 @@ class RunFolder:
         write_atomically(mark, json.dumps({"inputs_sha256": inputs_sha256, "files": hashes}).encode())
         return result
 
+    def forget(self, name: str) -> None:
+        """Has a stage run again: something outside the folder that it left is gone."""
+        (self.path / _MARKS / f"{name}.json").unlink(missing_ok=True)
+
     def save(self, name: str, record: Record | list[Any] | dict[str, Any]) -> Path:
         """Writes one record as ``NAME.json``."""
         path = self.path / f"{name}.json"

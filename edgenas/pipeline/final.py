@@ -1,0 +1,97 @@
+"""Trains the winner of a search to its end and writes it as fp32 ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgenas.datasets import Dataset, Preprocessing, default_preprocessing, preprocessing_metadata
+from edgenas.records import TrainResult
+from edgenas.search_spaces import SearchSpace, build_onnx
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgenas.training.networks import Teacher
+    from edgenas.training.supernet import Supernet
+
+
+def train_winner(
+    candidate: Mapping[str, Any],
+    space: SearchSpace,
+    dataset: Dataset,
+    *,
+    checkpoint: Path,
+    output: Path,
+    cpu_seconds: float,
+    seed: int,
+    torch_device: str = "auto",
+) -> TrainResult:
+    """Trains a candidate from the supernet's weights, taught by the supernet's largest network.
+
+    Args:
+        candidate: genes by name, as the search gave them.
+        space: the space of the supernet.
+        dataset: what to learn; its test part is not touched.
+        checkpoint: the supernet.
+        output: where the fp32 ONNX model goes; the training's checkpoint stands beside it.
+        cpu_seconds: training budget.
+        seed: of the order of the images and their augmentation.
+        torch_device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        The epochs and the validation accuracy.
+    """
+    import onnx
+
+    from edgenas.training.budget import Budget
+    from edgenas.training.compute import prepare
+    from edgenas.training.compute import torch_device as chosen_device
+    from edgenas.training.data import TrainingData
+    from edgenas.training.networks import train_network
+    from edgenas.training.supernets import load_supernet
+
+    device = chosen_device(torch_device)
+    prepare(device)
+    genome = space.genome_of(candidate)
+    network = space.network(genome)
+    _, height, width = network.input_shape
+    largest = space.network(space.largest()).input_shape
+    data = TrainingData(dataset, seed=seed, size=largest[1:], device=device)
+    supernet = load_supernet(checkpoint, device=device)
+    teacher = _largest(supernet, data)
+    supernet.set_active(genome)
+    supernet.calibrate(data.calibration_batches(height, width))
+    trained = train_network(
+        network,
+        data,
+        folder=output.parent,
+        budget=Budget(cpu_seconds=cpu_seconds),
+        seed=seed,
+        state=supernet.subnet_state(),
+        teacher=teacher,
+    )
+    metadata = preprocessing_metadata(input_preprocessing(dataset, space, candidate), dataset.class_names)
+    model = build_onnx(network, weights=trained.weights, precision=False, metadata=metadata)
+    onnx.save(model, str(output))
+    return trained.result
+
+
+def input_preprocessing(dataset: Dataset, space: SearchSpace, candidate: Mapping[str, Any]) -> Preprocessing:
+    """How images become the candidate's input: as in training, at its own resolution."""
+    _, height, _ = space.network(space.genome_of(candidate)).input_shape
+    return default_preprocessing(dataset, height)
+
+
+def _largest(supernet: Supernet, data: Any) -> Teacher:
+    """The supernet's largest network with its own statistics, apart from the supernet."""
+    from edgenas.training.networks import Teacher
+
+    space = supernet.space
+    _, height, width = space.network(space.largest()).input_shape
+    supernet.eval()
+    supernet.set_active(space.largest())
+    supernet.calibrate(data.calibration_batches(height, width))
+    module: torch.nn.Module = supernet.extract().to(data.device).eval()
+    return Teacher(network=module, height=height, width=width)

@@ -1,0 +1,361 @@
+"""``edgenas run``: from data and a budget in milliseconds to a validated int8 model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from edgenas.datasets import Dataset, load_dataset
+from edgenas.device_profiles import load_profile
+from edgenas.pipeline.bundle import (
+    FP32_MODEL,
+    INT8_MODEL,
+    MANIFEST,
+    MODEL,
+    describe_file,
+    read_manifest,
+    write_bundle,
+)
+from edgenas.pipeline.final import input_preprocessing, train_winner
+from edgenas.pipeline.predict import predict
+from edgenas.pipeline.profile import profile
+from edgenas.pipeline.quantize import quantize
+from edgenas.pipeline.report import report
+from edgenas.pipeline.search import search
+from edgenas.pipeline.stages import RunFolder, file_sha256
+from edgenas.pipeline.train import train
+from edgenas.pipeline.validate import validate
+from edgenas.progress import say
+from edgenas.records import (
+    Candidate,
+    NetworkPoint,
+    Prediction,
+    ProfileResult,
+    QuantizeResult,
+    Record,
+    RunResult,
+    SearchResult,
+    TrainResult,
+    ValidateResult,
+)
+from edgenas.search_spaces import SearchSpace, default_space, get_space
+from edgenas.workspace import Workspace
+
+# CPU seconds that networks of CIFAR's size need to be worth comparing; larger images need more.
+TRAIN_SECONDS, FINAL_SECONDS, EVALUATIONS, PROFILE_TIME_LIMIT_S = 900.0, 600.0, 120, 600.0
+
+
+class RunSettings(Record):
+    """Everything that was asked of a run; stored as ``run.json``."""
+
+    name: str
+    device: str
+    latency_ms: float
+    data: str
+    space: str
+    train_seconds: float
+    final_seconds: float
+    evaluations: int
+    profile_time_limit_s: float
+    threads: int | None
+    seed: int
+
+
+def run(
+    *,
+    latency_ms: float,
+    data: str,
+    device: str | None = None,
+    space: str | None = None,
+    name: str | None = None,
+    train_seconds: float | None = None,
+    final_seconds: float | None = None,
+    evaluations: int | None = None,
+    profile_time_limit_s: float | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    workspace: Workspace | None = None,
+) -> RunResult:
+    """All stages in a folder under ``runs/``; the same call goes on where a killed one stopped.
+
+    Args:
+        latency_ms: the hard limit on the device, batch 1.
+        data: a labelled image set; its test part is used once, at the end.
+        device: the device; the workspace's default when omitted.
+        space: the search space; by image size when omitted.
+        name: the folder; made from data, device and limit when omitted.
+        train_seconds: CPU seconds of supernet training.
+        final_seconds: CPU seconds of training the winner.
+        evaluations: candidates that the supernet scores.
+        profile_time_limit_s: longest time on the device for the latency table.
+        threads: threads to measure with; the device's when omitted.
+        seed: of everything that is drawn.
+        workspace: where tables and runs are; the current folder when omitted.
+
+    Raises:
+        DataError: the data cannot be used.
+        BudgetNotMetError: no network of the space meets the limit.
+    """
+    workspace = workspace or Workspace()
+    dataset = load_dataset(data)
+    device = workspace.device_or_default(device)
+    load_profile(device, workspace)
+    settings = RunSettings(
+        name=name or f"{dataset.name}-{device}-{latency_ms:g}ms",
+        device=device,
+        latency_ms=latency_ms,
+        data=data,
+        space=space or default_space(min(dataset.image_shape[:2])),
+        train_seconds=train_seconds or TRAIN_SECONDS,
+        final_seconds=final_seconds or FINAL_SECONDS,
+        evaluations=evaluations or EVALUATIONS,
+        profile_time_limit_s=profile_time_limit_s or PROFILE_TIME_LIMIT_S,
+        threads=threads,
+        seed=seed,
+    )
+    return _Run(settings, dataset, workspace).result()
+
+
+class _Run:
+    """The stages of one run, each with the inputs that it depends on."""
+
+    def __init__(self, settings: RunSettings, dataset: Dataset, workspace: Workspace) -> None:
+        self.settings, self.dataset, self.workspace = settings, dataset, workspace
+        self.folder = RunFolder(workspace.runs / settings.name)
+        self.work = self.folder.path / "work"
+        self.work.mkdir(exist_ok=True)
+        self.space: SearchSpace = get_space(settings.space, classes=len(dataset.class_names))
+        self.common = {"space": settings.space, "seed": settings.seed, "data_sha256": dataset.sha256}
+        self.on_device = {"device": settings.device, "threads": settings.threads}
+
+    def result(self) -> RunResult:
+        """Does what is not finished yet and returns what the run leaves behind."""
+        start = time.monotonic()
+        self.folder.save("run", self.settings)
+        profiled = self._profiled()
+        trained = self._trained()
+        found = self._found(trained)
+        best = found.best
+        assert best is not None, "a search without a best candidate raises"
+        self.folder.save("networks", list(_finalists(found, self.settings.device)))
+        final = self._final(best, trained)
+        self._predicted()
+        quantized = self._quantized(best, final)
+        validated = self._validated(quantized)
+        self._bundled(best, quantized, validated)
+        result = self._summary(best, quantized, validated, time.monotonic() - start)
+        self.folder.save("result", result)
+        say(f"table {profiled.table}, bundle {self.folder.path}")
+        return result
+
+    def _profiled(self) -> ProfileResult:
+        settings = self.settings
+        table = self.workspace.table_path(settings.device)
+
+        def work() -> ProfileResult:
+            return profile(
+                device=settings.device,
+                space=(settings.space,),
+                time_limit_s=settings.profile_time_limit_s,
+                threads=settings.threads,
+                seed=settings.seed,
+                workspace=self.workspace,
+            )
+
+        if not table.exists():
+            self.folder.forget("profile")
+        inputs = {**self.on_device, "space": settings.space, "seed": settings.seed}
+        return self.folder.stage("profile", ProfileResult, work, inputs=inputs)
+
+    def _trained(self) -> TrainResult:
+        settings = self.settings
+
+        def work() -> TrainResult:
+            return train(
+                space=settings.space,
+                data=settings.data,
+                folder=self.work,
+                cpu_seconds=settings.train_seconds,
+                seed=settings.seed,
+                workspace=self.workspace,
+            )
+
+        inputs = {**self.common, "cpu_seconds": settings.train_seconds}
+        return self.folder.stage("train", TrainResult, work, inputs=inputs, files=("work/supernet.pt",))
+
+    def _found(self, trained: TrainResult) -> SearchResult:
+        settings = self.settings
+
+        def work() -> SearchResult:
+            return search(
+                latency_ms=(settings.latency_ms,),
+                device=(settings.device,),
+                space=settings.space,
+                accuracy="supernet",
+                checkpoint=Path(trained.checkpoint),
+                data=settings.data,
+                evaluations=settings.evaluations,
+                threads=settings.threads,
+                seed=settings.seed,
+                folder=self.work / "search",
+                workspace=self.workspace,
+            )
+
+        inputs = {
+            **self.common,
+            **self.on_device,
+            "latency_ms": settings.latency_ms,
+            "evaluations": settings.evaluations,
+            "supernet": file_sha256(Path(trained.checkpoint)),
+        }
+        return self.folder.stage("search", SearchResult, work, inputs=inputs)
+
+    def _final(self, best: Candidate, trained: TrainResult) -> TrainResult:
+        settings, output = self.settings, self.work / FP32_MODEL
+
+        def work() -> TrainResult:
+            return train_winner(
+                best.candidate,
+                self.space,
+                self.dataset,
+                checkpoint=Path(trained.checkpoint),
+                output=output,
+                cpu_seconds=settings.final_seconds,
+                seed=settings.seed,
+            )
+
+        inputs = {
+            **self.common,
+            "candidate": best.candidate,
+            "cpu_seconds": settings.final_seconds,
+            "supernet": file_sha256(Path(trained.checkpoint)),
+        }
+        return self.folder.stage("final", TrainResult, work, inputs=inputs, files=(f"work/{FP32_MODEL}",))
+
+    def _predicted(self) -> Prediction:
+        settings, model = self.settings, self.work / FP32_MODEL
+
+        def work() -> Prediction:
+            return predict(model, device=settings.device, threads=settings.threads, workspace=self.workspace)
+
+        inputs = {**self.on_device, "model": file_sha256(model)}
+        return self.folder.stage("prediction", Prediction, work, inputs=inputs)
+
+    def _quantized(self, best: Candidate, final: TrainResult) -> QuantizeResult:
+        settings, model = self.settings, self.work / FP32_MODEL
+        network = self.space.network(self.space.genome_of(best.candidate))
+        floats = tuple(layer.name for layer in network.layers if layer.precision == "fp32")
+
+        def work() -> QuantizeResult:
+            return quantize(
+                model,
+                device=settings.device,
+                calibration=settings.data,
+                latency_ms=settings.latency_ms,
+                output=self.work / MODEL,
+                start_float_layers=floats,
+                threads=settings.threads,
+                seed=settings.seed,
+                workspace=self.workspace,
+            )
+
+        inputs = {
+            **self.common,
+            **self.on_device,
+            "model": file_sha256(model),
+            "float_layers": floats,
+            "latency_ms": settings.latency_ms,
+            "validation_accuracy": final.validation_accuracy,
+        }
+        return self.folder.stage("quantize", QuantizeResult, work, inputs=inputs, files=(f"work/{MODEL}",))
+
+    def _validated(self, quantized: QuantizeResult) -> dict[str, ValidateResult]:
+        """Each model of the bundle on the test part: the first and only time that it is used."""
+        models = {MODEL: Path(quantized.output), FP32_MODEL: self.work / FP32_MODEL}
+        if quantized.int8_output is not None:
+            models[INT8_MODEL] = Path(quantized.int8_output)
+        stages = {MODEL: "validate", FP32_MODEL: "validate-fp32", INT8_MODEL: "validate-int8"}
+        return {name: self._validated_one(stages[name], path) for name, path in models.items()}
+
+    def _validated_one(self, stage: str, model: Path) -> ValidateResult:
+        settings = self.settings
+        reference = self.work / FP32_MODEL
+        limit_ms = settings.latency_ms if stage == "validate" else None
+
+        def work() -> ValidateResult:
+            return validate(
+                model,
+                device=settings.device,
+                reference=None if model == reference else reference,
+                data=settings.data,
+                latency_ms=limit_ms,
+                threads=settings.threads,
+                workspace=self.workspace,
+            )
+
+        inputs = {**self.common, **self.on_device, "model": file_sha256(model), "latency_ms": limit_ms}
+        return self.folder.stage(stage, ValidateResult, work, inputs=inputs)
+
+    def _bundled(
+        self, best: Candidate, quantized: QuantizeResult, validated: dict[str, ValidateResult]
+    ) -> None:
+        settings = self.settings
+        report(self.folder.path, workspace=self.workspace)
+        write_bundle(
+            self.folder.path,
+            name=settings.name,
+            model=Path(quantized.output),
+            fp32_model=self.work / FP32_MODEL,
+            int8_model=Path(quantized.int8_output) if quantized.int8_output is not None else None,
+            validated=validated,
+            scheme=quantized.scheme,
+            limits={"latency_ms": settings.latency_ms},
+            preprocessing=input_preprocessing(self.dataset, self.space, best.candidate),
+            labels=self.dataset.class_names,
+            space=settings.space,
+            candidate=best.candidate,
+            seeds={"seed": settings.seed},
+            data={"name": self.dataset.name, "sha256": self.dataset.sha256},
+        )
+
+    def _summary(
+        self,
+        best: Candidate,
+        quantized: QuantizeResult,
+        validated: dict[str, ValidateResult],
+        elapsed_s: float,
+    ) -> RunResult:
+        winner, fp32 = validated[MODEL], validated[FP32_MODEL]
+        manifest = read_manifest(self.folder.path)
+        return RunResult(
+            name=self.settings.name,
+            folder=str(self.folder.path),
+            device=self.settings.device,
+            space=self.settings.space,
+            latency_limit_ms=self.settings.latency_ms,
+            verdict=winner.verdict,
+            scheme=quantized.scheme,
+            latency_ms=winner.latency_ms,
+            accuracy=winner.accuracy,
+            fp32_accuracy=fp32.accuracy,
+            size_bytes=winner.size_bytes,
+            fp32_size_bytes=fp32.size_bytes,
+            candidate=best.candidate,
+            files=(*manifest.files, describe_file(self.folder.path / MANIFEST)),
+            elapsed_s=elapsed_s,
+        )
+
+
+def _finalists(found: SearchResult, device: str) -> list[NetworkPoint]:
+    """What the table said of the measured candidates before they were measured."""
+    return [
+        NetworkPoint(
+            name=" ".join(f"{gene}={value}" for gene, value in c.candidate.items()),
+            predicted_ms=c.predicted_ms[device],
+            low_ms=c.predicted_ms[device],
+            high_ms=c.predicted_ms[device],
+            measured_ms=c.latency_ms[device],
+        )
+        for c in (*found.front, *found.evaluated)
+        if c.latency_source == "measured" and device in c.predicted_ms
+    ]

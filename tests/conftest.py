@@ -1,0 +1,25 @@
+"""What all tests share: caches and settings of their own, and where the optional data is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither read nor write the user's cache, settings and leases."""
+    import os
+
+    os.environ["EDGENAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["EDGENAS_CONFIG"] = str(tmp_path_factory.mktemp("configuration"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real models and images that stand beside a development checkout."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real models and images of development (../shared/data) are not here")
+    return folder

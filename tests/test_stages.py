@@ -1,0 +1,86 @@
+"""A finished stage is read, a stage with other inputs or a damaged file is done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgenas.pipeline.stages import RunFolder, file_sha256, write_atomically
+from edgenas.records import TrainResult
+
+
+def result(space: str = "tiny") -> TrainResult:
+    return TrainResult(
+        space=space, data="d", checkpoint="c", epochs=(), validation_accuracy=0.5, elapsed_s=1.0
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def counted(calls: list[str], folder: RunFolder, name: str = "tiny") -> Callable[[], TrainResult]:
+    def work() -> TrainResult:
+        calls.append(name)
+        write_atomically(folder.path / "weights.bin", b"weights")
+        return result(name)
+
+    return work
+
+
+def test_a_finished_stage_is_not_done_again(folder: RunFolder) -> None:
+    calls: list[str] = []
+    for _ in range(3):
+        found = folder.stage(
+            "train", TrainResult, counted(calls, folder), inputs={"seed": 0}, files=("weights.bin",)
+        )
+    assert calls == ["tiny"]
+    assert found == result()
+
+
+def test_other_inputs_do_it_again(folder: RunFolder) -> None:
+    calls: list[str] = []
+    for seed in (0, 1, 1):
+        folder.stage("train", TrainResult, counted(calls, folder), inputs={"seed": seed})
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("damaged", ["weights.bin", "train.json", ".stages/train.json"])
+def test_a_damaged_file_does_it_again(folder: RunFolder, damaged: str) -> None:
+    calls: list[str] = []
+    for _ in range(2):
+        folder.stage("train", TrainResult, counted(calls, folder), inputs={}, files=("weights.bin",))
+        (folder.path / damaged).write_bytes(b"{}")
+    assert len(calls) == 2
+
+
+def test_a_stage_that_fails_leaves_no_mark(folder: RunFolder) -> None:
+    def fails() -> TrainResult:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.stage("train", TrainResult, fails, inputs={})
+    calls: list[str] = []
+    folder.stage("train", TrainResult, counted(calls, folder), inputs={})
+    assert calls == ["tiny"]
+
+
+def test_forgetting_a_stage_does_it_again(folder: RunFolder) -> None:
+    calls: list[str] = []
+    folder.stage("train", TrainResult, counted(calls, folder), inputs={})
+    folder.forget("train")
+    folder.forget("never-was")
+    folder.stage("train", TrainResult, counted(calls, folder), inputs={})
+    assert len(calls) == 2
+
+
+def test_writing_replaces_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    assert len(file_sha256(path)) == 64
