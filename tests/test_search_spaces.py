@@ -7,6 +7,8 @@ import csv
 import itertools
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,18 @@ def test_describe_and_genome_of_are_inverse(data: st.DataObject) -> None:
     canonical = space.canonical(genome)
     assert (space.canonical(canonical) == canonical).all()
     assert (space.genome_of(space.describe(genome)) == canonical).all()
+
+
+def test_proposing_networks_loads_neither_onnx_nor_torch() -> None:
+    program = (
+        "import sys, numpy\n"
+        "from edgenas.search_spaces import get_space, macs\n"
+        "space = get_space('mobilenetv3')\n"
+        "macs(space.network(space.sample(numpy.random.default_rng(0), 1)[0]))\n"
+        "print(sorted({'onnx', 'onnxruntime', 'torch', 'openvino'} & set(sys.modules)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 # --- the benchmark spaces ----------------------------------------------------------------------
