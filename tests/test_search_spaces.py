@@ -298,10 +298,15 @@ def test_int8_layers_become_integer_kernels(tmp_path: Path) -> None:
     assert kinds["QGemm"] == 1 and kinds["QLinearAdd"] == 2
 
 
-def test_the_int8_form_is_what_static_quantization_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("activation", ["relu", "hardswish"])
+@pytest.mark.parametrize("scheme", ["u8s8", "s8s8", "u8u8"])
+def test_the_int8_form_is_what_static_quantization_gives(
+    tmp_path: Path, scheme: str, activation: str
+) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-    network = mixed_network("iiii")
+    network = mixed_network("iiii", activation)
+    types = {"u": QuantType.QUInt8, "s": QuantType.QInt8}
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
@@ -314,10 +319,10 @@ def test_the_int8_form_is_what_static_quantization_gives(tmp_path: Path) -> None
     onnx.save(build_onnx(network, precision=False), tmp_path / "float.onnx")
     quantize_static(
         tmp_path / "float.onnx", tmp_path / "int8.onnx", Reader(),
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        activation_type=types[scheme[0]], weight_type=types[scheme[2]],
     )  # fmt: skip
     real = optimized(onnx.load(tmp_path / "int8.onnx"), tmp_path)
-    synthetic = optimized(build_onnx(network), tmp_path)
+    synthetic = optimized(build_onnx(network, int8_scheme=scheme), tmp_path)
     assert Counter(n.op_type for n in synthetic.graph.node) == Counter(n.op_type for n in real.graph.node)
 
 
