@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from edgenas.errors import UnknownKernelsError
 from edgenas.latency_tables.attribution import learn_templates
 from edgenas.latency_tables.kernels import KernelSpec
-from edgenas.latency_tables.layers import LayerDescription, Placed, describe_layer
+from edgenas.latency_tables.layers import LayerDescription, describe_layer
 from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.table import LatencyTable
@@ -58,6 +59,10 @@ class LayerPrice:
     borrowed: bool
 
 
+_UNKNOWN = LayerPrice(math.inf, (), 0.0, borrowed=False)
+_EMPTY = LayerPrice(0.0, (), 0.0, borrowed=False)  # a layer without parts hands on its input
+
+
 class LayerPricer:
     """Prices layers by the kernels that traces say they become.
 
@@ -75,21 +80,19 @@ class LayerPricer:
         self.specs: dict[str, KernelSpec] = {}
 
     def price(self, layer: LayerDescription) -> LayerPrice:
-        """The price of a layer.
-
-        Raises:
-            UnknownKernelsError: no layer made of such parts was ever traced.
-        """
+        """The price of a layer; infinite where nothing in the table can tell it, never 0."""
         key = (layer.context, tuple(layer.numbers.values()))
         if key not in self._prices:
             self._prices[key] = self._price(layer)
         return self._prices[key]
 
     def _price(self, layer: LayerDescription) -> LayerPrice:
-        borrowed = not self._templates.knows(layer)
-        templates = self._templates.templates(self._borrowed(layer) if borrowed else layer)
-        keys = [self._kernel(template, layer) for template in templates]
-        self._predictor.require(self.specs[key] for key in keys)
+        source, borrowed = self._source(layer)
+        if source is None:
+            return _UNKNOWN if layer.parts else _EMPTY
+        keys = [self._kernel(template, layer) for template in self._templates.templates(source)]
+        if not all(self._predictor.knows(self.specs[key]) for key in keys):
+            return _UNKNOWN
         times = {key: self._predictor.kernel_ms(self.specs[key]) for key in keys}
         unseen = (times[key] for key in keys if not self._predictor.column(self.specs[key]).guess.measured)
         return LayerPrice(
@@ -99,11 +102,14 @@ class LayerPricer:
             borrowed=borrowed,
         )
 
-    def _borrowed(self, layer: LayerDescription) -> LayerDescription:
+    def _source(self, layer: LayerDescription) -> tuple[LayerDescription | None, bool]:
+        """The layer whose templates serve, and whether it is of another make; None: no such."""
+        if self._templates.knows(layer):
+            return layer, False
         context = self._templates.nearest(layer)
         if context is None:
-            raise UnknownKernelsError((f"layer {layer.context}",), device=self._predictor.device)
-        return LayerDescription(context=context, parts=layer.parts, numbers=layer.numbers)
+            return None, False
+        return LayerDescription(context=context, parts=layer.parts, numbers=layer.numbers), True
 
     def _kernel(self, template: KernelTemplate, layer: LayerDescription) -> str:
         """The key of the kernel that ``template`` is in ``layer``."""
@@ -142,16 +148,22 @@ class CompiledSpace:
         """Prices every layer that can stand in a slot of ``space``.
 
         Raises:
-            UnknownKernelsError: layers made of parts that were never traced.
+            UnknownKernelsError: no layer at all of some slot can be priced.
         """
         observations = observe(table, threads=predictor.threads, fingerprint=predictor.fingerprint)
         return cls(space, predictor, LayerPricer(predictor, learn_templates(table, observations)))
 
-    def _slot_prices(self, space: SpaceLike, slot: SlotLike, counts: Ints) -> Iterator[LayerPrice | None]:
+    def _slot_prices(self, space: SpaceLike, slot: SlotLike, counts: Ints) -> list[LayerPrice | None]:
         options = [range(int(counts[gene])) for gene in slot.genes]
-        for values in itertools.product(*options):
-            placed: Placed | None = space.layer_at(slot, values)
-            yield None if placed is None else self._pricer.price(describe_layer(placed))
+        placed = (space.layer_at(slot, values) for values in itertools.product(*options))
+        prices = [None if one is None else self._pricer.price(describe_layer(one)) for one in placed]
+        if all(price is _UNKNOWN for price in prices):
+            raise UnknownKernelsError(
+                (f"all layers of slot '{slot.name}' of space '{space.name}'",),
+                device=self.device,
+                hint=f"measure the space: edgenas profile --device {self.device} --space {space.name}",
+            )
+        return prices
 
     def entries(self, genomes: Ints) -> Ints:
         """Indices (N, slots) of what stands in every slot of ``genomes`` (N, genes)."""
@@ -167,6 +179,13 @@ class CompiledSpace:
             indices = (chunk @ self._radix).astype(np.int64) + self._first
             result[start : start + _CHUNK] = self._latency[indices].sum(axis=1)
         return result + self.overhead_ms
+
+    @property
+    def coverage(self) -> float:
+        """Share of the layers that can stand in a slot whose kernels are known and all measured."""
+        standing = [price for price in self._prices if price is not None]
+        known = [price for price in standing if price is not _UNKNOWN and not price.interpolated_ms]
+        return len(known) / len(standing)
 
     def __call__(self, genomes: Ints) -> Array:
         return self.latency_ms(genomes)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations
-from edgenas.latency_tables.predictor import LatencyPredictor
+from edgenas.latency_tables.predictor import Estimate, LatencyPredictor
 from edgenas.records import PredictionError
 
 Array = NDArray[np.float64]
@@ -39,65 +39,50 @@ def kendall(left: Array, right: Array) -> float:
 
 
 def summarise(
-    predicted: Array, intervals: Array, networks: Sequence[MeasuredNetwork]
+    found: Sequence[tuple[MeasuredNetwork, Estimate]], predictor: LatencyPredictor
 ) -> PredictionError | None:
-    """The error of predictions (N,) with intervals (N, 2) for measured networks; None without any."""
-    if not networks:
+    """The error of estimates beside what was measured; None without any."""
+    if not found:
         return None
-    measured = np.array([network.latency_ms for network in networks])
-    first, second = np.array([network.halves_ms() for network in networks]).T
-    held = (intervals[:, 0] <= measured) & (measured <= intervals[:, 1])
+    measured = np.array([network.latency_ms for network, _ in found])
+    predicted = np.array([estimate.latency_ms for _, estimate in found])
+    low, high = np.array([predictor.interval(one.latency_ms, one.sd_ms) for _, one in found]).T
+    first, second = np.array([network.halves_ms() for network, _ in found]).T
     return PredictionError(
-        networks=len(networks),
+        networks=len(found),
         within_5=share_within(predicted, measured, 0.05),
         within_10=share_within(predicted, measured, 0.10),
         rmspe=rmspe(predicted, measured),
         spearman=spearman(predicted, measured),
-        interval_coverage=float(held.mean()),
+        interval_coverage=float(np.mean((low <= measured) & (measured <= high))),
         repeat_within_5=share_within(first, second, 0.05),
         repeat_within_10=share_within(first, second, 0.10),
     )
-
-
-def predict_networks(
-    predictor: LatencyPredictor, observations: Observations, networks: Sequence[MeasuredNetwork]
-) -> tuple[Array, Array]:
-    """Predicted latencies (N,) and intervals (N, 2) from the kernels that the networks have."""
-    predicted, intervals = [], []
-    for network in networks:
-        found = predictor.estimate([observations.specs[key] for key in network.kernels.elements()])
-        predicted.append(found.latency_ms)
-        intervals.append(predictor.interval(found.latency_ms, found.sd_ms))
-    return np.array(predicted), np.array(intervals).reshape(-1, 2)
 
 
 def held_out_error(
     predictor: LatencyPredictor, observations: Observations, networks: Sequence[MeasuredNetwork]
 ) -> PredictionError | None:
     """The error on networks that the predictor was not fitted to; unpriceable ones are left out."""
-    known = [
-        network
-        for network in networks
-        if all(predictor.knows(observations.specs[key]) for key in network.kernels)
-    ]
-    return summarise(*predict_networks(predictor, observations, known), known)
+    return summarise(list(predictor.estimates(observations, networks)), predictor)
 
 
 def cross_validated(
-    observations: Observations, networks: Sequence[MeasuredNetwork], *, folds: int = 10, seed: int = 0
-) -> Array:
-    """Predictions (N,) of every network by a predictor fitted without its fold; ``folds`` N leaves one out.
+    observations: Observations, networks: Sequence[MeasuredNetwork], *, folds: int = 10
+) -> list[tuple[MeasuredNetwork, Estimate]]:
+    """Estimates of every network by predictors that saw neither its latency nor its trace.
 
-    Kernel times stay those of all traces: what is left out is the end-to-end time.
+    ``folds`` equal to the number of networks leaves one out at a time.
     """
-    order = np.random.default_rng(seed).permutation(len(networks))
-    predicted = np.empty(len(networks))
-    for fold in np.array_split(order, min(folds, len(networks))):
-        left_out = set(fold.tolist())
-        kept = [network for index, network in enumerate(networks) if index not in left_out]
-        predictor = LatencyPredictor.fit_to(observations, kept)
-        predicted[fold], _ = predict_networks(predictor, observations, [networks[index] for index in fold])
-    return predicted
+    whole = LatencyPredictor.fit_to(observations, networks)
+    found: list[tuple[MeasuredNetwork, Estimate]] = []
+    for fold in range(min(folds, len(networks))):
+        judged = networks[fold::folds]
+        names = {network.network.model_sha256 for network in judged}
+        kept = [network for network in networks if network.network.model_sha256 not in names]
+        fitted = LatencyPredictor.fit_to(observations, kept, left_out=names, like=whole)
+        found += fitted.estimates(observations, judged)
+    return found
 
 
 def noise_floor(networks: Sequence[MeasuredNetwork]) -> float:

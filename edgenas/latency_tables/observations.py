@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import statistics
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,14 +40,18 @@ class MeasuredNetwork:
 
 @dataclass(frozen=True)
 class Observations:
-    """Everything that one device measured in one environment at one thread count."""
+    """Everything that one device measured in one environment at one thread count.
+
+    ``times_ms`` holds the times in place by kernel and by the model that was traced, held-out models
+    left out; ``structures`` the traces by model, held-out ones too.
+    """
 
     device: str
     fingerprint: str
     threads: int
     runtime: str
     specs: dict[str, KernelSpec]
-    profiled_ms: dict[str, float]
+    times_ms: dict[str, dict[str, float]]
     networks: tuple[MeasuredNetwork, ...]
     structures: dict[str, TraceRow]
 
@@ -53,20 +59,31 @@ class Observations:
         """Networks of one role, in the order of their hashes."""
         return tuple(network for network in self.networks if network.network.role == role)
 
+    @functools.cached_property
+    def profiled_ms(self) -> dict[str, float]:
+        """Median time in place of each kernel over all models."""
+        return self.profiled_without(())
+
+    def profiled_without(self, left_out: Collection[str]) -> dict[str, float]:
+        """Median time in place of each kernel over all models but those ``left_out``."""
+        times = {
+            key: [time for model, time in by_model.items() if model not in left_out]
+            for key, by_model in self.times_ms.items()
+        }
+        return {key: max(_median(values), _SHORTEST_MS) for key, values in times.items() if values}
+
 
 def observe(
     table: LatencyTable,
     *,
     threads: int | None = None,
     fingerprint: str | None = None,
-    timed_by: Collection[str] | None = None,
 ) -> Observations:
     """Reads a table.
 
     Args:
         threads: the thread count; the most measured one when None.
         fingerprint: the environment; the most measured one at that thread count when None.
-        timed_by: models whose traces may tell kernel times; all that are not held out when None.
 
     Raises:
         TableError: nothing was measured that way; the message says what was.
@@ -74,9 +91,8 @@ def observe(
     fingerprint, threads = _configuration(table, threads, fingerprint)
     networks = table.networks()
     traces = list(table.traces(fingerprint=fingerprint, threads=threads))
-    structures = {trace.model_sha256: trace for trace in traces}
-    if timed_by is None:
-        timed_by = {sha for sha, network in networks.items() if network.role == "fit"}
+    structures = {trace.model_sha256: trace for trace in sorted(traces, key=lambda trace: trace.runs)}
+    held_out = {sha for sha, network in networks.items() if network.role == "held-out"}
     runtimes = {row.fingerprint: row.runtime for row in table.environments()}
     return Observations(
         device=table.device,
@@ -84,7 +100,7 @@ def observe(
         threads=threads,
         runtime=runtimes.get(fingerprint, ""),
         specs=table.kernels(),
-        profiled_ms=_profiled(trace for trace in traces if trace.model_sha256 in timed_by),
+        times_ms=_times(trace for trace in traces if trace.model_sha256 not in held_out),
         networks=_measured(networks, structures, table.latencies(fingerprint=fingerprint, threads=threads)),
         structures=structures,
     )
@@ -107,14 +123,17 @@ def _configuration(table: LatencyTable, threads: int | None, fingerprint: str | 
     )
 
 
-def _profiled(traces: Iterable[TraceRow]) -> dict[str, float]:
-    """Median time in place of each kernel over all traces that timed it."""
-    times: dict[str, list[float]] = defaultdict(list)
+def _times(traces: Iterable[TraceRow]) -> dict[str, dict[str, float]]:
+    """Mean time in place by kernel and model; traces of one run tell structure, not time."""
+    times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for trace in traces:
         if trace.runs > 1:
             for sample in trace.kernels:
-                times[sample.kernel].append(sample.latency_ms)
-    return {key: max(_median(tuple(values)), _SHORTEST_MS) for key, values in times.items()}
+                times[sample.kernel][trace.model_sha256].append(sample.latency_ms)
+    return {
+        key: {model: sum(values) / len(values) for model, values in by_model.items()}
+        for key, by_model in times.items()
+    }
 
 
 def _measured(
@@ -128,16 +147,16 @@ def _measured(
 
 
 def _pooled(network: NetworkRow, structure: TraceRow, rows: list[LatencyRow]) -> MeasuredNetwork:
-    statistics = [row.statistics for row in rows if row.statistics is not None]
-    rounds = tuple(value for one in statistics for value in one.rounds_ms)
-    latency = _median(rounds) if rounds else _median(tuple(one.latency_ms for one in statistics))
+    found = [row.statistics for row in rows if row.statistics is not None]
+    rounds = tuple(value for one in found for value in one.rounds_ms)
+    latency = _median(rounds) if rounds else _median(tuple(one.latency_ms for one in found))
     return MeasuredNetwork(
         network=network,
         kernels=Counter(sample.kernel for sample in structure.kernels),
         latency_ms=latency,
         relative_noise=_relative_noise(rounds, latency),
         rounds_ms=rounds,
-        passes_ms=tuple(one.latency_ms for one in statistics),
+        passes_ms=tuple(one.latency_ms for one in found),
     )
 
 
@@ -149,5 +168,5 @@ def _relative_noise(rounds: tuple[float, ...], latency: float) -> float:
     return float(0.93 * (high - low) / np.sqrt(len(rounds)) / latency)
 
 
-def _median(values: tuple[float, ...]) -> float:
-    return float(np.median(values))
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values)

@@ -24,7 +24,8 @@ class Posterior:
     ``mean`` (D,) and ``prior_variance`` (D,) are of the coefficients; ``reduction`` (N, D) is such
     that the variance of x . w is sum(prior_variance x^2) - |reduction x|^2. ``noise`` is the relative
     deviation that the model leaves unexplained. ``loo_residual`` and ``loo_deviation`` (N,) are the
-    relative leave-one-out errors of the networks and what was expected of them.
+    relative leave-one-out errors of the networks and what was expected of them, the kernels' times in
+    place being known.
     """
 
     mean: Array
@@ -41,7 +42,14 @@ class Posterior:
         return np.asarray(np.maximum(prior - np.sum((rows @ self.reduction.T) ** 2, axis=1), 0.0))
 
 
-def solve(rows: Array, residual: Array, known_variance: Array, groups: Ints) -> Posterior:
+def solve(
+    rows: Array,
+    residual: Array,
+    known_variance: Array,
+    groups: Ints,
+    *,
+    deviations: dict[str, float] | None = None,
+) -> Posterior:
     """Fits deviations by marginal likelihood, then the coefficients by Bayes' rule.
 
     Args:
@@ -49,11 +57,14 @@ def solve(rows: Array, residual: Array, known_variance: Array, groups: Ints) -> 
         residual: measured latency over the sum of guesses, less 1, (N,).
         known_variance: relative variance of every network that is no coefficient's, (N,).
         groups: index of the prior deviation of every coefficient, (D,).
+        deviations: taken as they are instead of fitted.
 
     Source: Rasmussen and Williams (2006), eq. 2.8, 5.4, 5.9 and 5.12 (leave-one-out in closed form).
     """
     grams = np.stack([rows[:, groups == index] @ rows[:, groups == index].T for index in range(len(GROUPS))])
-    log_deviations = _most_likely(grams, residual, known_variance)
+    log_deviations = (
+        np.log(list(deviations.values())) if deviations else _most_likely(grams, residual, known_variance)
+    )
     variances = np.exp(2.0 * log_deviations)
     covariance = _covariance(grams, known_variance, variances)
     inverse = np.linalg.inv(covariance)

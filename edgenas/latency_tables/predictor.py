@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 COVERAGE = 0.9
 _GAUSSIAN = 1.645  # 90 % of a normal distribution, until enough networks tell better
 _LEAST_TO_CALIBRATE = 20
+_FOLDS = 8
 _LEAST_SHARE = 0.02  # of its guess, that a kernel is taken to cost whatever the correction says
 
 
@@ -66,9 +67,23 @@ class LatencyPredictor:
         return cls.fit_to(observations, observations.with_role("fit"))
 
     @classmethod
-    def fit_to(cls, observations: Observations, networks: Sequence[MeasuredNetwork]) -> LatencyPredictor:
-        """Fits to ``networks``; kernel times are those of ``observations``."""
-        guesses = KernelGuesses(observations.specs, observations.profiled_ms)
+    def fit_to(
+        cls,
+        observations: Observations,
+        networks: Sequence[MeasuredNetwork],
+        *,
+        left_out: Collection[str] = (),
+        like: LatencyPredictor | None = None,
+    ) -> LatencyPredictor:
+        """Fits to ``networks``.
+
+        Args:
+            observations: what the networks are part of.
+            left_out: models whose traces do not count either.
+            like: a predictor of the same table, whose settings are taken over instead of chosen.
+        """
+        profiled = observations.profiled_without(left_out)
+        guesses = KernelGuesses(observations.specs, profiled, like=like.design.guesses if like else None)
         usable = [network for network in networks if _priceable(network, observations, guesses)]
         if not usable:
             raise TableError(
@@ -76,12 +91,13 @@ class LatencyPredictor:
                 f" {observations.threads} threads",
                 hint=f"edgenas profile --device {observations.device}",
             )
-        used = sorted(
-            {key for network in usable for key in network.kernels if key in observations.profiled_ms}
-        )
+        used = sorted({key for network in usable for key in network.kernels if key in profiled})
         design = Design(guesses, used)
-        posterior = _posterior(design, observations, usable)
-        return cls(observations, design, posterior, _conformal_quantile(posterior), len(usable))
+        posterior = _posterior(design, observations, usable, like.posterior.deviations if like else None)
+        predictor = cls(observations, design, posterior, like.quantile if like else _GAUSSIAN, len(usable))
+        if like is None:
+            predictor.quantile = _conformal_quantile(predictor, observations, usable)
+        return predictor
 
     @property
     def overhead_ms(self) -> float:
@@ -124,6 +140,15 @@ class LatencyPredictor:
         row, _, own = self.design.row(counts, columns)
         sd = float(self.deviation(row[None, :], np.array([own]), np.array([latency]))[0])
         return Estimate(latency, sd, unseen / latency)
+
+    def estimates(
+        self, observations: Observations, networks: Sequence[MeasuredNetwork]
+    ) -> Iterator[tuple[MeasuredNetwork, Estimate]]:
+        """Estimates of measured networks from their kernels; those with unknown kernels are skipped."""
+        for network in networks:
+            specs = [observations.specs[key] for key in network.kernels.elements()]
+            if all(self.knows(spec) for spec in specs):
+                yield network, self.estimate(specs)
 
     def deviation(self, rows: Array, own_variance: Array, latency_ms: Array) -> Array:
         """Standard deviation in ms (M,) of networks given as rows of the linear model (M, D)."""
@@ -179,7 +204,12 @@ def _priceable(network: MeasuredNetwork, observations: Observations, guesses: Ke
     return all(guesses.knows(observations.specs[key]) for key in network.kernels)
 
 
-def _posterior(design: Design, observations: Observations, networks: Sequence[MeasuredNetwork]) -> Posterior:
+def _posterior(
+    design: Design,
+    observations: Observations,
+    networks: Sequence[MeasuredNetwork],
+    deviations: dict[str, float] | None,
+) -> Posterior:
     keys = {key for network in networks for key in network.kernels}
     columns = {key: design.column(key, design.guesses.guess(observations.specs[key])) for key in keys}
     rows, bases, own = zip(*(design.row(network.kernels, columns) for network in networks), strict=True)
@@ -187,16 +217,35 @@ def _posterior(design: Design, observations: Observations, networks: Sequence[Me
     latency = np.array([network.latency_ms for network in networks])
     noise = np.array([network.relative_noise for network in networks])
     known = (noise * latency / base) ** 2 + np.array(own) / base**2
-    return solve(np.array(rows) / base[:, None], latency / base - 1.0, known, design.groups())
+    scaled = np.array(rows) / base[:, None]
+    return solve(scaled, latency / base - 1.0, known, design.groups(), deviations=deviations)
 
 
-def _conformal_quantile(posterior: Posterior) -> float:
+def _conformal_quantile(
+    predictor: LatencyPredictor, observations: Observations, networks: Sequence[MeasuredNetwork]
+) -> float:
     """How many expected deviations the interval must reach to hold nine in ten left-out networks.
 
-    Source: Lei et al., Distribution-free predictive inference for regression (2018), section 5.2.
+    Networks are left out in folds, with the times of the kernels that only they have.
+
+    Source: Barber et al., Predictive inference with the jackknife+ (2021), section 3 (CV+).
     """
-    scores = np.sort(np.abs(posterior.loo_residual) / posterior.loo_deviation)
-    count = len(scores)
-    if count < _LEAST_TO_CALIBRATE:
+    if len(networks) < _LEAST_TO_CALIBRATE:
         return _GAUSSIAN
-    return float(scores[min(math.ceil(COVERAGE * (count + 1)), count) - 1])
+    scores = np.sort(np.concatenate(list(_fold_scores(predictor, observations, networks))))
+    return float(scores[min(math.ceil(COVERAGE * (len(scores) + 1)), len(scores)) - 1])
+
+
+def _fold_scores(
+    predictor: LatencyPredictor, observations: Observations, networks: Sequence[MeasuredNetwork]
+) -> Iterator[Array]:
+    """Errors over expected deviations of the networks of each fold."""
+    for fold in range(_FOLDS):
+        judged = networks[fold::_FOLDS]
+        names = {network.network.model_sha256 for network in judged}
+        kept = [network for network in networks if network.network.model_sha256 not in names]
+        fitted = LatencyPredictor.fit_to(observations, kept, left_out=names, like=predictor)
+        yield np.array([
+            abs(network.latency_ms - found.latency_ms) / found.sd_ms
+            for network, found in fitted.estimates(observations, judged)
+        ])  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgenas.latency_tables.features import FEATURES, features_of
 from edgenas.latency_tables.kernels import KernelSpec, family_of
-from edgenas.latency_tables.regression import ShapeRegressor
+from edgenas.latency_tables.regression import Settings, ShapeRegressor
 from edgenas.records import Record
 
 Array = NDArray[np.float64]
@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 # Which features the correction of a family may depend on, besides being constant.
 _SHAPE_TERMS = tuple(FEATURES.index(name) for name in ("macs", "read", "out_channels", "height"))
 TERMS = 1 + len(_SHAPE_TERMS)
+
+# What is not known about a kernel that is priced by another layout or type of its kind.
+_RELATED_LOG_SD = 0.6
 
 
 class Guess(Record):
@@ -41,9 +44,17 @@ class KernelGuesses:
     Args:
         specs: kernels by key.
         profiled_ms: time in place by key.
+        like: other guesses whose regressors' settings are taken over, which saves choosing them.
     """
 
-    def __init__(self, specs: Mapping[str, KernelSpec], profiled_ms: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, KernelSpec],
+        profiled_ms: Mapping[str, float],
+        *,
+        like: KernelGuesses | None = None,
+    ) -> None:
+        self._settings: dict[str, Settings] = dict(like.settings()) if like else {}
         self._profiled = dict(profiled_ms)
         self._samples: dict[str, list[str]] = defaultdict(list)
         for key in sorted(self._profiled):
@@ -67,9 +78,21 @@ class KernelGuesses:
         times = list(self._profiled.values())
         return max(float(np.quantile(times, 0.05)), 5e-4) if times else 1e-3
 
+    def settings(self) -> dict[str, Settings]:
+        """Settings of every family's regressor, for ``like``."""
+        return {family: self._regressor(family).settings for family in self._samples}
+
     def knows(self, spec: KernelSpec) -> bool:
-        """Whether a kernel of this family was ever profiled."""
-        return family_of(spec) in self._samples
+        """Whether a kernel of this kind was ever profiled."""
+        return self._family(spec) is not None
+
+    def _family(self, spec: KernelSpec) -> str | None:
+        """The kernel's family, else the most profiled one of the same kind, else None."""
+        family = family_of(spec)
+        if family in self._samples:
+            return family
+        same = [other for other in self._samples if other.split("/")[0] == spec.kind]
+        return max(same, key=lambda other: len(self._samples[other])) if same else None
 
     def guess(self, spec: KernelSpec) -> Guess:
         """The kernel's time and how it was come by; the family must be known."""
@@ -79,24 +102,21 @@ class KernelGuesses:
         return self._guesses[key]
 
     def _guess(self, key: str, spec: KernelSpec) -> Guess:
-        family, features = family_of(spec), features_of(spec)
+        family, features = self._family(spec), features_of(spec)
+        assert family is not None, "callers ask knows() first"
         shape = (features - self._centres[family])[list(_SHAPE_TERMS)] / 4.0
         terms = (1.0, *(float(term) for term in shape))
         if key in self._profiled:
             return Guess(latency_ms=self._profiled[key], log_sd=0.0, family=family, terms=terms)
         mean, deviation = self._regressor(family).predict(features[None, :])
-        return Guess(
-            latency_ms=math.exp(float(mean[0])),
-            log_sd=max(float(deviation[0]), 1e-3),
-            family=family,
-            terms=terms,
-        )
+        log_sd = max(float(deviation[0]), 1e-3 if family == family_of(spec) else _RELATED_LOG_SD)
+        return Guess(latency_ms=math.exp(float(mean[0])), log_sd=log_sd, family=family, terms=terms)
 
     def _regressor(self, family: str) -> ShapeRegressor:
         if family not in self._regressors:
             keys = self._samples[family]
             features = np.array([features_of(self._specs[key]) for key in keys])
-            self._regressors[family] = ShapeRegressor.fit(
-                features, np.log([self._profiled[key] for key in keys])
-            )
+            times = np.log([self._profiled[key] for key in keys])
+            settings = self._settings.get(family)
+            self._regressors[family] = ShapeRegressor.fit(features, times, settings=settings)
         return self._regressors[family]

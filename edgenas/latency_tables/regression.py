@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Settings: TypeAlias = tuple[float, float, float]
 
 _SLOPE_SD = 0.5  # prior of a power law's exponent around 0, per feature
 _OFFSET_SD = 1.5  # prior of the log-latency level around the family's mean
@@ -39,26 +41,31 @@ class ShapeRegressor:
     floor: float
 
     @classmethod
-    def fit(cls, features: Array, log_latency: Array, *, seed: int = 0) -> ShapeRegressor:
+    def fit(
+        cls, features: Array, log_latency: Array, *, settings: Settings | None = None, seed: int = 0
+    ) -> ShapeRegressor:
         """Fits to features (N, D) and natural-log latencies (N,); one sample is enough.
 
-        Length, amplitude and noise are those with the best leave-one-out density, so the standard
-        deviation that ``predict`` gives is that of kernels left out.
+        Length, amplitude and noise are ``settings``, or those with the best leave-one-out density, so
+        that the standard deviation that ``predict`` gives is that of kernels left out.
         """
         if len(features) > _MOST_SAMPLES:
             chosen = np.random.default_rng(seed).choice(len(features), _MOST_SAMPLES, replace=False)
             features, log_latency = features[chosen], log_latency[chosen]
         centre, level = features.mean(axis=0), float(log_latency.mean())
         samples, target = features - centre, log_latency - level
-        fits = [
-            _solve(samples, target, *settings)
-            for settings in itertools.product(_LENGTHS, _AMPLITUDES, _NOISES)
-        ]
+        choices = [settings] if settings else itertools.product(_LENGTHS, _AMPLITUDES, _NOISES)
+        fits = [_solve(samples, target, *choice) for choice in choices]
         best = max(fits, key=lambda fit: fit.density)
         return cls(
             centre, level, samples, best.weights, best.inverse, best.length, best.amplitude, best.noise,
             floor=_log_floor(target),
         )  # fmt: skip
+
+    @property
+    def settings(self) -> Settings:
+        """Length, amplitude and noise, for a fit to other samples of the same family."""
+        return self.length, self.amplitude, self.noise
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Log-latency (M,) and its standard deviation (M,), noise included, for features (M, D)."""

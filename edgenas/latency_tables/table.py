@@ -25,6 +25,7 @@ from edgenas.records import (
     LatencyStatistics,
     NetworkLatency,
     TableSummary,
+    TracedKernel,
 )
 
 
@@ -251,6 +252,13 @@ class LatencyTable:
 
     def _count(self, table: str) -> int:
         return int(self._database.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
+
+
+def _traced_kernel(sample: KernelSample, spec: KernelSpec) -> TracedKernel:
+    return TracedKernel(
+        name=sample.name, layer=sample.layer, kind=spec.kind, domain=spec.layout, attributes=spec.attributes,
+        inputs=spec.inputs, outputs=spec.outputs, latency_ms=sample.latency_ms,
+    )  # fmt: skip
 
 
 def _latest_runtime(environments: list[EnvironmentRow]) -> tuple[str, str]:

@@ -120,6 +120,7 @@ class LayerTemplates:
 
     def __init__(self) -> None:
         self._contexts: dict[str, dict[str, _Skeleton]] = defaultdict(lambda: defaultdict(_Skeleton))
+        self._nearest: dict[str, str | None] = {}
 
     def learn(self, layer: LayerDescription, kernels: Sequence[KernelSpec]) -> None:
         """Takes in the kernels that one layer became in one network."""
@@ -137,19 +138,31 @@ class LayerTemplates:
 
     def templates(self, layer: LayerDescription) -> tuple[KernelTemplate, ...]:
         """The kernel templates of a layer whose context was traced."""
-        skeletons = self._contexts[layer.context].values()
+        skeletons = list(self._contexts[layer.context].values())
+        if len(skeletons) == 1:
+            return skeletons[0].templates()
         return min(skeletons, key=lambda skeleton: skeleton.distance(layer)).templates()
 
     def nearest(self, layer: LayerDescription) -> str | None:
         """The traced context with the same parts that differs in the fewest details; None: no such."""
-        wanted = json.loads(layer.context)
-        same = [
-            (sum(left != right for left, right in zip(wanted, found, strict=True)), context)
-            for context in self._contexts
-            if len(found := json.loads(context)) == len(wanted)
-            and [part[:2] for part in found[3:]] == [part[:2] for part in wanted[3:]]
+        if layer.context not in self._nearest:
+            self._nearest[layer.context] = self._find_nearest(json.loads(layer.context))
+        return self._nearest[layer.context]
+
+    def _find_nearest(self, wanted: list[Any]) -> str | None:
+        found = {context: json.loads(context) for context in self._contexts}
+        differences = [
+            (_differences(wanted, other), context)
+            for context, other in found.items()
+            if [part[:2] for part in other[3:]] == [part[:2] for part in wanted[3:]]
         ]
-        return min(same)[1] if same else None
+        return min(differences)[1] if differences else None
+
+
+def _differences(left: list[Any], right: list[Any]) -> int:
+    """Details in which two contexts of the same parts differ; the precision counts for many."""
+    heads: int = sum(8 * (one != other) for one, other in zip(left[:3], right[:3], strict=True))
+    return heads + sum(one != other for one, other in zip(left[3:], right[3:], strict=True))
 
 
 def _skeleton(spec: KernelSpec) -> list[Any]:

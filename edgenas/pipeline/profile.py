@@ -1,0 +1,251 @@
+"""Measures kernels and networks on a device into its latency table."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edgenas.device_profiles import load_profile
+from edgenas.errors import MeasurementError, UsageError
+from edgenas.latency_tables.evaluation import held_out_error, noise_floor
+from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
+from edgenas.latency_tables.predictor import LatencyPredictor
+from edgenas.latency_tables.table import LatencyTable
+from edgenas.measuring import Agent, connect
+from edgenas.pipeline.profile_plan import (
+    PlannedNetwork,
+    Target,
+    batches,
+    interleaved,
+    plan_models,
+    plan_space,
+)
+from edgenas.progress import Task, track, warn
+from edgenas.records import NetworkLatency, Precision, ProfileCell, ProfileResult
+from edgenas.search_spaces import get_space
+from edgenas.workspace import Workspace
+
+DEFAULT_SPACES = ("mobilenetv3-32px", "residual-32px")
+
+_PASSES = 2  # every network is measured in two batches far apart in time: drift shows, and averages out
+_BATCH = 10
+_TRACE_RUNS = 40
+_ROUNDS = {"min_rounds": 6, "max_rounds": 20}
+
+
+def profile(
+    *,
+    device: str | None = None,
+    space: Sequence[str] = (),
+    model: Sequence[str | os.PathLike[str]] = (),
+    precision: Sequence[Precision] = ("fp32", "int8"),
+    time_limit_s: float | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    workspace: Workspace | None = None,
+) -> ProfileResult:
+    """Measures what is not in the table yet; killed at any moment it goes on where it stopped.
+
+    Args:
+        device: the device; the workspace's when None.
+        space: search spaces to cover. Without spaces and models the default spaces are measured.
+        model: ONNX files to measure as they are.
+        precision: which precisions of the spaces to measure.
+        time_limit_s: stops measuring after this long; what was measured counts.
+        threads: threads to run with; the device's own number when None.
+        seed: decides which networks of a space are measured.
+        workspace: where tables and device profiles are; the current folder when None.
+
+    Raises:
+        DeviceUnreachableError: the device does not answer.
+        ModelError: a model cannot be measured.
+        TableError: the table is damaged, from a newer version, or its disk is full.
+    """
+    started = time.monotonic()
+    workspace = workspace or Workspace()
+    device = workspace.device_or_default(device)
+    if time_limit_s is not None and time_limit_s <= 0:
+        raise UsageError(f"a time limit of {time_limit_s} s was given; it must be above 0")
+    device_profile = load_profile(device, workspace)
+    models = plan_models([Path(path) for path in model])
+    with (
+        connect(device_profile) as agent,
+        LatencyTable.open(workspace.table_path(device), create=True, device=device) as table,
+    ):
+        target = Target.of(agent.environment, device_profile.int8_scheme)
+        names = tuple(space) or (() if model else DEFAULT_SPACES)
+        plans = [
+            plan_space(get_space(name), one, target, seed=seed)
+            for name in names
+            for one in dict.fromkeys(precision)
+        ]
+        plan = interleaved([*plans, *([models] if models else [])])
+        table.begin_run(f"profile {device} {' '.join([*names, *map(str, model)])}".strip())
+        end = None if time_limit_s is None else started + time_limit_s
+        measuring = _Measuring(agent, table, threads or agent.threads, end, np.random.default_rng(seed))
+        measuring.measure(plan)
+        return _result(measuring, plan, elapsed_s=time.monotonic() - started)
+
+
+@dataclass
+class _Measuring:
+    """Measures a plan into a table and counts."""
+
+    agent: Agent
+    table: LatencyTable
+    threads: int
+    end: float | None
+    rng: np.random.Generator
+    measured: int = 0
+    reused: int = 0
+    failed: int = 0
+    device_seconds: float = 0.0
+    _sha_by_recipe: dict[str, str] = field(default_factory=dict)
+    _passes: set[tuple[str, int]] = field(default_factory=set)
+    _traced: set[str] = field(default_factory=set)
+
+    @property
+    def fingerprint(self) -> str:
+        """What the latencies of this run belong to."""
+        return self.agent.environment.fingerprint()
+
+    def measure(self, plan: Sequence[PlannedNetwork]) -> None:
+        """Measures what the table does not have, network by network, pass after pass."""
+        self._recall()
+        known = {network.recipe() for network in plan} & set(self._sha_by_recipe)
+        self.reused = sum((self._sha_by_recipe[recipe], 0) in self._passes for recipe in known)
+        total = len(plan) * _PASSES
+        with (
+            track(f"Measuring on {self.agent.profile.id}", total) as task,
+            tempfile.TemporaryDirectory(prefix="edgenas-") as folder,
+        ):
+            for number in range(_PASSES):
+                order = plan if number == 0 else [plan[i] for i in self.rng.permutation(len(plan))]
+                for batch in batches(order, _BATCH):
+                    if self._time_is_up():
+                        warn("the time limit is reached; the same command goes on from here")
+                        return
+                    self._measure_batch(batch, number, Path(folder), task)
+
+    def _recall(self) -> None:
+        """Reads what was measured before in this very environment."""
+        self._sha_by_recipe = {
+            str(row.facts["recipe"]): sha
+            for sha, row in self.table.networks().items()
+            if "recipe" in row.facts
+        }
+        self._passes = {
+            (row.model_sha256, row.pass_number)
+            for row in self.table.latencies(fingerprint=self.fingerprint, threads=self.threads)
+        }
+        traces = self.table.traces(fingerprint=self.fingerprint, threads=self.threads)
+        self._traced = {row.model_sha256 for row in traces}
+
+    def _time_is_up(self) -> bool:
+        return self.end is not None and time.monotonic() > self.end
+
+    def _measure_batch(self, batch: Sequence[PlannedNetwork], number: int, folder: Path, task: Task) -> None:
+        waiting = {
+            self._shipped(network, folder): network for network in batch if self._is_due(network, number)
+        }
+        started = time.monotonic()
+        environment = self.agent.refresh_environment() if waiting else self.agent.environment
+        batch_id = uuid.uuid4().hex[:12]
+        untimed = [sha for sha in waiting if (sha, number) not in self._passes]
+        for latency in self.agent.compare(untimed, threads=self.threads, **_ROUNDS) if untimed else ():
+            self.table.add_latency(latency, environment, pass_number=number, batch_id=batch_id)
+            self._count(latency, number)
+        for sha, network in waiting.items():
+            self._trace(sha, network)
+        self.device_seconds += time.monotonic() - started
+        task.advance(len(batch), note=batch[-1].name)
+
+    def _is_due(self, network: PlannedNetwork, number: int) -> bool:
+        sha = self._sha_by_recipe.get(network.recipe())
+        return sha is None or (sha, number) not in self._passes or sha not in self._traced
+
+    def _shipped(self, network: PlannedNetwork, folder: Path) -> str:
+        """Builds the model, puts it on the device and notes in the table what it is."""
+        content = network.model().SerializeToString(deterministic=True)
+        path = folder / f"{hashlib.sha256(content).hexdigest()}.onnx"
+        path.write_bytes(content)
+        sha = self.agent.ship(path)
+        path.unlink()
+        self.table.add_network(network.row(sha))
+        self._sha_by_recipe[network.recipe()] = sha
+        return sha
+
+    def _count(self, latency: NetworkLatency, number: int) -> None:
+        self._passes.add((latency.model_sha256, number))
+        if latency.error is not None:
+            self.failed += 1
+        elif number == 0:
+            self.measured += 1
+
+    def _trace(self, sha: str, network: PlannedNetwork) -> None:
+        """Times the kernels in place; of a held-out network only its structure is looked at."""
+        if sha in self._traced:
+            return
+        runs = 1 if network.role == "held-out" else _TRACE_RUNS
+        try:
+            trace = self.agent.trace(sha, threads=self.threads, runs=runs)
+        except MeasurementError as error:
+            warn(f"{network.name} cannot be traced: {error.reason or error.message}")
+            return
+        self.table.add_trace(trace, self.agent.environment)
+        self._traced.add(sha)
+
+
+def _result(measuring: _Measuring, plan: Sequence[PlannedNetwork], *, elapsed_s: float) -> ProfileResult:
+    table, agent = measuring.table, measuring.agent
+    observations = observe(table, threads=measuring.threads, fingerprint=measuring.fingerprint)
+    predictor = LatencyPredictor.fit_to(observations, observations.with_role("fit"))
+    cells = list(dict.fromkeys(network.cell for network in plan))
+    planned = {network.cell for network in plan}
+    shown = [one for one in observations.networks if (one.network.space, one.network.precision) in planned]
+    return ProfileResult(
+        device=table.device,
+        table=str(table.path),
+        environment=agent.environment,
+        measured_networks=measuring.measured,
+        reused_networks=measuring.reused,
+        failed_networks=measuring.failed,
+        device_seconds=measuring.device_seconds,
+        elapsed_s=elapsed_s,
+        noise_floor=noise_floor(shown),
+        cells=tuple(_cell(space, precision, observations, predictor) for space, precision in cells),
+    )
+
+
+def _cell(space: str, precision: str, observations: Observations, predictor: LatencyPredictor) -> ProfileCell:
+    networks = [
+        one
+        for one in observations.networks
+        if one.network.space == space and one.network.precision == precision
+    ]
+    held_out = [one for one in networks if one.network.role == "held-out"]
+    return ProfileCell(
+        space=space,
+        precision=precision,
+        threads=observations.threads,
+        networks=len(networks),
+        kernels=len({key for network in networks for key in network.kernels}),
+        coverage=_coverage(held_out or networks, observations, predictor),
+        error=held_out_error(predictor, observations, held_out),
+    )
+
+
+def _coverage(
+    networks: Sequence[MeasuredNetwork], observations: Observations, predictor: LatencyPredictor
+) -> float:
+    """Share of the networks' predicted time that comes from measured kernels."""
+    shares = [estimate.interpolated_share for _, estimate in predictor.estimates(observations, networks)]
+    return 1.0 - float(np.mean(shares)) if shares else 0.0

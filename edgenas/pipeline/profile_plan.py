@@ -1,0 +1,231 @@
+"""What ``profile`` measures: a list of networks that depends on space, precision and seed alone."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgenas.latency_tables.covering import cover
+from edgenas.latency_tables.layers import describe_layer
+from edgenas.latency_tables.rows import NetworkRow, Role
+from edgenas.pipeline.onnx_input import read_model, with_batch_one
+from edgenas.records import Environment, Precision
+from edgenas.search_spaces import SearchSpace, build_onnx, macs, parameters
+
+Ints = NDArray[np.int64]
+
+_LEAST, _MOST = 40, {"fp32": 180, "int8": 260}
+_HELD_OUT_EVERY = 5  # one network in five never enters the fit
+_OPSET, _IR_VERSION = 17, 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a device's runtime accepts and what stands for int8 there."""
+
+    opset: int
+    ir_version: int
+    int8_scheme: str
+
+    @classmethod
+    def of(cls, environment: Environment, int8_scheme: str) -> Target:
+        """The lowest versions that serve, as far as the device accepts them."""
+        return cls(
+            min(_OPSET, environment.supported_opset),
+            min(_IR_VERSION, environment.supported_ir_version),
+            int8_scheme,
+        )
+
+
+class PlannedNetwork(ABC):
+    """One network to measure. ``recipe`` changes whenever the model would."""
+
+    name: str
+    space: str
+    precision: Precision
+    role: Role
+
+    @abstractmethod
+    def model(self) -> onnx.ModelProto:
+        """Builds the model."""
+
+    @abstractmethod
+    def recipe(self) -> str:
+        """Hash of everything that the model depends on, known without building it."""
+
+    @abstractmethod
+    def row(self, model_sha256: str) -> NetworkRow:
+        """What the table keeps about the network."""
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """Space and precision, by which errors are reported."""
+        return self.space, self.precision
+
+
+@dataclass(frozen=True)
+class SpaceNetwork(PlannedNetwork):
+    """A network of a search space with random weights."""
+
+    name: str
+    space: str
+    precision: Precision
+    role: Role
+    origin: SearchSpace
+    genome: tuple[int, ...]
+    target: Target
+
+    def model(self) -> onnx.ModelProto:
+        return build_onnx(
+            self.origin.network(np.array(self.genome)),
+            opset=self.target.opset,
+            ir_version=self.target.ir_version,
+            int8_scheme=self.target.int8_scheme,
+        )
+
+    def recipe(self) -> str:
+        network = self.origin.network(np.array(self.genome))
+        return _hash(network.fingerprint(), self.target)
+
+    def row(self, model_sha256: str) -> NetworkRow:
+        placed = self.origin.placed(np.array(self.genome))
+        network = self.origin.network(np.array(self.genome))
+        return NetworkRow(
+            model_sha256=model_sha256,
+            name=self.name,
+            space=self.space,
+            precision=self.precision,
+            role=self.role,
+            genome=self.genome,
+            layers=tuple((item.layer.name, describe_layer(item).to_json()) for item in placed),
+            facts={"recipe": self.recipe(), "macs": macs(network), "parameters": parameters(network)},
+        )
+
+
+@dataclass(frozen=True)
+class FileNetwork(PlannedNetwork):
+    """An ONNX file that the user brought, measured as it is."""
+
+    name: str
+    path: Path
+    space: str = "models"
+    precision: Precision = "fp32"
+    role: Role = "fit"
+
+    def model(self) -> onnx.ModelProto:
+        return with_batch_one(read_model(self.path), self.path)
+
+    def recipe(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:32]
+
+    def row(self, model_sha256: str) -> NetworkRow:
+        return NetworkRow(
+            model_sha256=model_sha256, name=self.name, space=self.space, precision=self.precision,
+            role=self.role, facts={"recipe": self.recipe()},
+        )  # fmt: skip
+
+
+def plan_space(
+    space: SearchSpace, precision: Precision, target: Target, *, seed: int
+) -> list[PlannedNetwork]:
+    """Networks that show every layer of ``space`` several times, and others that only judge."""
+    rng = np.random.default_rng([seed, precision == "int8"])
+    chosen = cover(space, _sampler(space, precision), least=_LEAST, most=_MOST[precision], rng=rng).genomes
+    held_out = _fresh(space, precision, chosen, len(chosen) // (_HELD_OUT_EVERY - 1), rng)
+    networks = [
+        *_numbered(space, precision, target, "fit", chosen),
+        *_numbered(space, precision, target, "held-out", held_out),
+    ]
+    order = sorted(range(len(networks)), key=lambda index: _turn(index, len(chosen), len(held_out)))
+    return [networks[index] for index in order]
+
+
+def _turn(index: int, fitted: int, held_out: int) -> float:
+    """Spreads the held-out networks evenly among the others."""
+    return index / fitted if index < fitted else (index - fitted + 0.5) / max(held_out, 1)
+
+
+def _numbered(
+    space: SearchSpace, precision: Precision, target: Target, role: Role, genomes: Ints
+) -> list[PlannedNetwork]:
+    return [
+        SpaceNetwork(
+            f"{space.name}-{precision}-{role}-{i}", space.name, precision, role, space, tuple(g), target
+        )
+        for i, g in enumerate(genomes.tolist())
+    ]
+
+
+class _Sampler:
+    """Draws genomes whose precision genes fit the precision that is measured.
+
+    For int8 every other network is int8 throughout and the others mix both, which shows the
+    boundaries between them.
+    """
+
+    def __init__(self, space: SearchSpace, precision: Precision) -> None:
+        self._space = space
+        self._precision = precision
+        self._genes = {
+            index: choice.options.index(precision)
+            for index, choice in enumerate(space.choices)
+            if choice.name.endswith("precision") and precision in choice.options
+        }
+
+    def __call__(self, rng: np.random.Generator, n: int) -> Ints:
+        genomes = self._space.sample(rng, n)
+        pure = slice(None) if self._precision == "fp32" else slice(None, None, 2)
+        for gene, option in self._genes.items():
+            genomes[pure, gene] = option
+        return self._space.canonical(genomes)
+
+
+def _sampler(space: SearchSpace, precision: Precision) -> _Sampler:
+    return _Sampler(space, precision)
+
+
+def _fresh(
+    space: SearchSpace, precision: Precision, taken: Ints, count: int, rng: np.random.Generator
+) -> Ints:
+    """Random genomes that are not among those taken."""
+    drawn = np.unique(_sampler(space, precision)(rng, 4 * count + 4), axis=0)
+    known = {tuple(genome) for genome in taken.tolist()}
+    fresh = [genome for genome in drawn.tolist() if tuple(genome) not in known]
+    order = rng.permutation(len(fresh))[:count]
+    return np.array([fresh[index] for index in order], np.int64).reshape(-1, taken.shape[1])
+
+
+def plan_models(paths: Sequence[Path]) -> list[PlannedNetwork]:
+    """The ONNX files themselves; read once so that a bad one is found before anything is measured."""
+    for path in paths:
+        with_batch_one(read_model(path), path)
+    return [FileNetwork(path.stem, path) for path in paths]
+
+
+def interleaved(plans: Sequence[Sequence[PlannedNetwork]]) -> list[PlannedNetwork]:
+    """All plans in one, dealt in proportion, so that a time limit cuts every plan alike."""
+    turns = [
+        ((index + 1) / len(plan), number, network)
+        for number, plan in enumerate(plans)
+        for index, network in enumerate(plan)
+    ]
+    return [network for _, _, network in sorted(turns, key=lambda turn: turn[:2])]
+
+
+def batches(networks: Sequence[PlannedNetwork], size: int) -> Iterator[list[PlannedNetwork]]:
+    """Networks that are measured side by side."""
+    remaining = iter(networks)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
