@@ -52,7 +52,7 @@ def _program_flags(command: Command) -> Command:
     return command
 
 
-class _Milliseconds(click.ParamType):
+class _Milliseconds(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
     name = "ms"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -65,7 +65,7 @@ class _Milliseconds(click.ParamType):
         return number
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
     name = "duration"
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012 - click declares it on the instance
 
@@ -82,7 +82,7 @@ class _Duration(click.ParamType):
         return seconds
 
 
-class _Listed(click.ParamType):
+class _Listed(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
     """Values with commas between them."""
 
     name = "list"
