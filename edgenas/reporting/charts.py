@@ -1,0 +1,344 @@
+"""Charts as plotly figures in plain dictionaries.
+
+Colours are names of the page's CSS variables (``var(--accent)``), which the page resolves, so that
+one figure serves light and dark. Texts go through ``text`` because plotly reads a little HTML.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from edgenas.records import (
+    Candidate,
+    KernelPrediction,
+    NetworkPoint,
+    QuantizeResult,
+    SchemeTrial,
+    SearchResult,
+    TrainResult,
+)
+
+Figure = dict[str, Any]
+
+MOST_POINTS = 2500
+LOGARITHMIC_RANGE = 20.0
+ACCENT, SECOND, MUTED, GOOD, BAD = (f"var(--{name})" for name in ("accent", "second", "muted", "good", "bad"))
+
+
+def text(value: object, most: int = 260) -> str:
+    """Any text so that plotly shows it as it is; long ones are cut."""
+    plain = str(value)
+    return html.escape(plain if len(plain) <= most else plain[: most - 3] + "...", quote=False)
+
+
+def genes(candidate: dict[str, Any]) -> str:
+    """A candidate's genes on a few lines for a hover box."""
+    lines, line = [], ""
+    for name, value in candidate.items():
+        part = f"{name}={value}"
+        if line and len(line) + len(part) > 56:
+            lines.append(text(line))
+            line = part
+        else:
+            line = f"{line}, {part}" if line else part
+    return "<br>".join([*lines, text(line)][:10])
+
+
+def _axis(title: str, **more: Any) -> dict[str, Any]:
+    return {"title": {"text": title}, "zeroline": False, **more}
+
+
+def _figure(traces: list[dict[str, Any]], *, height: int, **layout: Any) -> Figure:
+    return {"data": traces, "layout": {"height": height, **layout}}
+
+
+def _vertical_line(x: float, label: str, color: str) -> dict[str, Any]:
+    """A dashed line across the height of the chart, with its name at the top."""
+    line = {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1}
+    note = {"x": x, "y": 1, "yref": "paper", "yanchor": "bottom", "xanchor": "center", "showarrow": False}
+    return {
+        "shapes": [{**line, "line": {"color": color, "width": 1.5, "dash": "dash"}}],
+        "annotations": [{**note, "text": text(label), "font": {"color": color, "size": 12}}],
+    }
+
+
+# --- search ----------------------------------------------------------------------------------------
+
+
+def pareto_front(result: SearchResult, device: str, limit_ms: float | None) -> Figure:
+    """Accuracy over latency: every candidate, the front, the limit and the winner."""
+    shown = _thinned([c for c in result.evaluated if device in c.latency_ms])
+    traces = [_candidates("evaluated", shown, device, {"size": 6, "color": MUTED, "opacity": 0.55})]
+    front = sorted(
+        (c for c in result.front if device in c.latency_ms),
+        key=lambda candidate: candidate.latency_ms[device],
+    )
+    traces.append(
+        _candidates("Pareto front", front, device, {"size": 9, "color": ACCENT})
+        | {"mode": "lines+markers", "line": {"color": ACCENT, "width": 2, "shape": "hv"}}
+    )
+    if result.best is not None and device in result.best.latency_ms:
+        star = {
+            "size": 17,
+            "color": SECOND,
+            "symbol": "star",
+            "line": {"color": "var(--surface)", "width": 1},
+        }
+        traces.append(_candidates("chosen", [result.best], device, star))
+    marks = _vertical_line(limit_ms, f"limit {limit_ms:g} ms", BAD) if limit_ms is not None else {}
+    return _figure(
+        [trace for trace in traces if trace["x"]],
+        height=430,
+        xaxis=_axis("latency, ms"),
+        yaxis=_axis("accuracy, %"),
+        hovermode="closest",
+        **marks,
+    )
+
+
+def _thinned(candidates: list[Candidate]) -> list[Candidate]:
+    if len(candidates) <= MOST_POINTS:
+        return candidates
+    return [candidates[i * len(candidates) // MOST_POINTS] for i in range(MOST_POINTS)]
+
+
+def _candidates(
+    name: str, candidates: Sequence[Candidate], device: str, marker: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [round(c.latency_ms[device], 5) for c in candidates],
+        "y": [round(100 * c.accuracy, 3) for c in candidates],
+        "text": [genes(c.candidate) for c in candidates],
+        "customdata": [c.latency_source for c in candidates],
+        "hovertemplate": "<b>%{y:.2f} %</b> at <b>%{x:.3f} ms</b> (%{customdata})<br>%{text}<extra></extra>",
+        "marker": marker,
+    }
+
+
+# --- prediction ------------------------------------------------------------------------------------
+
+
+def predicted_against_measured(points: Sequence[NetworkPoint]) -> Figure:
+    """Predicted over measured latency with intervals, inside or outside the band of +-10 %."""
+    values = [v for p in points for v in (p.predicted_ms, p.measured_ms)]
+    low, high = 0.9 * min(values), 1.1 * max(values)
+    kind = {"type": "log"} if high / low > LOGARITHMIC_RANGE else {}
+    band = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "within 10 %",
+        "x": [low, high, high, low],
+        "y": [0.9 * low, 0.9 * high, 1.1 * high, 1.1 * low],
+        "fill": "toself",
+        "fillcolor": "var(--band)",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+    }
+    diagonal = {
+        "type": "scatter",
+        "mode": "lines",
+        "showlegend": False,
+        "x": [low, high],
+        "y": [low, high],
+        "hoverinfo": "skip",
+        "line": {"color": MUTED, "width": 1},
+    }
+    groups = [("fitted to", False, MUTED), ("held out", True, ACCENT)]
+    traces = [_points(name, [p for p in points if p.held_out == held], color) for name, held, color in groups]
+    return _figure(
+        [band, diagonal, *(trace for trace in traces if trace["x"])],
+        height=430,
+        xaxis=_axis("measured, ms", **kind),
+        yaxis=_axis("predicted, ms", **kind),
+        hovermode="closest",
+    )
+
+
+def _points(name: str, points: Sequence[NetworkPoint], color: str) -> dict[str, Any]:
+    errors = [100 * (p.predicted_ms / p.measured_ms - 1) for p in points]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [round(p.measured_ms, 5) for p in points],
+        "y": [round(p.predicted_ms, 5) for p in points],
+        "text": [text(f"{p.name} {p.precision}".strip(), 80) for p in points],
+        "customdata": [round(error, 2) for error in errors],
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [round(p.high_ms - p.predicted_ms, 5) for p in points],
+            "arrayminus": [round(p.predicted_ms - p.low_ms, 5) for p in points],
+            "color": color,
+            "thickness": 1,
+            "width": 0,
+        },
+        "marker": {"size": 8, "color": color},
+        "hovertemplate": (
+            "<b>%{text}</b><br>predicted %{y:.3f} ms, measured %{x:.3f} ms"
+            "<br>%{customdata:+.1f} %<extra></extra>"
+        ),
+    }
+
+
+def kernel_bars(kernels: Sequence[KernelPrediction]) -> Figure:
+    """One bar per kernel in execution order, from top to bottom."""
+    total = sum(kernel.latency_ms for kernel in kernels) or 1.0
+    traces = []
+    for source, color in (("measured", ACCENT), ("interpolated", SECOND)):
+        chosen = [(i, kernel) for i, kernel in enumerate(kernels) if kernel.source == source]
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "width": 0.74,
+                "name": source,
+                "y": [i for i, _ in chosen],
+                "x": [round(1000 * kernel.latency_ms, 3) for _, kernel in chosen],
+                "text": [text(f"{k.name}", 90) for _, k in chosen],
+                "customdata": [
+                    [text(k.kind), text(k.layer or "-"), round(100 * k.latency_ms / total, 2)]
+                    for _, k in chosen
+                ],
+                "textposition": "none",
+                "hovertemplate": (
+                    "<b>%{text}</b><br>%{customdata[0]}, layer %{customdata[1]}<br>"
+                    "%{x:.1f} µs, %{customdata[2]} % of all kernels<extra></extra>"
+                ),
+                "marker": {"color": color},
+            }
+        )
+    labels = [text(f"{kernel.layer or kernel.name} {kernel.kind}", 30) for kernel in kernels]
+    ticks = {"tickvals": list(range(len(kernels))), "ticktext": labels, "tickfont": {"size": 10}}
+    return _figure(
+        [trace for trace in traces if trace["x"]],
+        height=max(260, 17 * len(kernels) + 110),
+        xaxis=_axis("µs", side="top"),
+        yaxis={"autorange": "reversed", "showgrid": False, **ticks},
+        barmode="overlay",
+    )
+
+
+# --- quantization and training ---------------------------------------------------------------------
+
+
+def schemes(result: QuantizeResult) -> Figure:
+    """Accuracy over latency of every scheme that ran; without labels the output distance."""
+    labelled = any(trial.accuracy is not None for trial in result.tried)
+    looks = (("chosen", SECOND, "star", 17), ("kept", ACCENT, "circle", 10), ("rejected", MUTED, "circle", 9))
+    traces = []
+    for verdict, color, symbol, size in looks:
+        chosen = [trial for trial in result.tried if trial.verdict == verdict]
+        points = [_SchemePoint(t.scheme, t.latency_ms, _height(t, labelled), t.reason) for t in chosen]
+        traces.append(_scheme_points(verdict, points, {"size": size, "color": color, "symbol": symbol}))
+    height = 0.0 if not labelled else result.float_accuracy and 100 * result.float_accuracy
+    reference = _SchemePoint("float", result.float_latency_ms, height, "what all schemes are held to")
+    traces.append(_scheme_points("float", [reference], {"size": 11, "color": GOOD, "symbol": "diamond"}))
+    return _figure(
+        [trace for trace in traces if trace["x"]],
+        height=400,
+        xaxis=_axis("latency, ms"),
+        yaxis=_axis("accuracy, %" if labelled else "distance of the outputs to float"),
+        hovermode="closest",
+        **_vertical_line(result.float_latency_ms, "float", MUTED),
+    )
+
+
+def _wrapped(sentence: str, width: int = 60) -> list[str]:
+    lines = [""]
+    for word in sentence.split():
+        if len(lines[-1]) + len(word) > width and lines[-1]:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+class _SchemePoint(NamedTuple):
+    scheme: str
+    latency_ms: float | None
+    height: float | None
+    reason: str
+
+
+def _height(trial: SchemeTrial, labelled: bool) -> float | None:
+    if not labelled:
+        return trial.output_distance
+    return None if trial.accuracy is None else round(100 * trial.accuracy, 3)
+
+
+def _scheme_points(name: str, points: Sequence[_SchemePoint], marker: dict[str, Any]) -> dict[str, Any]:
+    known = [point for point in points if point.latency_ms is not None and point.height is not None]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [point.latency_ms for point in known],
+        "y": [point.height for point in known],
+        "text": [text(point.scheme, 60) for point in known],
+        "customdata": ["<br>".join(text(line) for line in _wrapped(point.reason)) for point in known],
+        "marker": marker,
+        "hovertemplate": "<b>%{text}</b><br>%{y:.3f} at %{x:.3f} ms<br>%{customdata}<extra></extra>",
+    }
+
+
+def training_curves(result: TrainResult) -> Figure:
+    """Validation accuracy above, loss below, by epoch."""
+    epochs = [epoch.epoch for epoch in result.epochs]
+    names = dict.fromkeys(name for epoch in result.epochs for name in epoch.accuracy)
+    colors = [ACCENT, SECOND, GOOD, MUTED, BAD]
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": text(name, 40),
+            "x": [epoch.epoch for epoch in result.epochs if name in epoch.accuracy],
+            "y": [round(100 * e.accuracy[name], 3) for e in result.epochs if name in e.accuracy],
+            "line": {"color": colors[i % len(colors)], "width": 2},
+            "marker": {"size": 5, "color": colors[i % len(colors)]},
+            "hovertemplate": "%{y:.2f} %",
+        }
+        for i, name in enumerate(names)
+    ]
+    loss = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "loss",
+        "x": epochs,
+        "y": [round(epoch.loss, 5) for epoch in result.epochs],
+        "yaxis": "y2",
+        "line": {"color": MUTED, "width": 2},
+        "hovertemplate": "%{y:.4f}",
+    }
+    return _figure(
+        [*traces, loss],
+        height=420,
+        xaxis=_axis("epoch", anchor="y2"),
+        yaxis=_axis("accuracy, %", domain=[0.42, 1]),
+        yaxis2=_axis("loss", domain=[0, 0.32]),
+        hovermode="x unified",
+    )
+
+
+def kernel_families(families: Sequence[tuple[str, int]]) -> Figure:
+    """How many kernels of each family a table knows."""
+    return _figure(
+        [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": [count for _, count in families],
+                "y": [text(name, 40) for name, _ in families],
+                "marker": {"color": ACCENT},
+                "hovertemplate": "%{y}: %{x} kernels<extra></extra>",
+            }
+        ],
+        height=max(220, 24 * len(families) + 90),
+        xaxis=_axis("kernels"),
+        yaxis={"autorange": "reversed", "showgrid": False},
+        showlegend=False,
+    )

@@ -1,0 +1,86 @@
+"""The page as HTML: template, style, script and the plotting library in one file.
+
+plotly travels compressed (a third of its size) and is unpacked by the browser after the text is
+shown. A content security policy forbids the page every connection, whatever a model's names say.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import edgenas
+from edgenas.errors import UsageError
+from edgenas.reporting.contents import RunContents, TableContents
+from edgenas.reporting.parts import Page
+from edgenas.reporting.run_sections import run_page
+from edgenas.reporting.table_sections import table_page
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_run(contents: RunContents, *, created_at: str) -> str:
+    """The report of a run.
+
+    Raises:
+        UsageError: the packages of the extra ``report`` are not installed.
+    """
+    return _render(run_page(contents), created_at)
+
+
+def render_table(contents: TableContents, *, created_at: str) -> str:
+    """The report of a latency table.
+
+    Raises:
+        UsageError: the packages of the extra ``report`` are not installed.
+    """
+    return _render(table_page(contents), created_at)
+
+
+def script_safe_json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _render(page: Page, created_at: str) -> str:
+    library = _plotly()
+    try:
+        import jinja2
+        import markupsafe
+    except ImportError as error:
+        raise _not_installed("jinja2") from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = {section.key: section.figure for section in page.sections if section.figure}
+    return environment.get_template("page.html").render(
+        page=page,
+        created_at=created_at,
+        version=edgenas.__version__,
+        style=markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704 (our own file)
+        script=markupsafe.Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),  # noqa: S704 (our own file)
+        figures=markupsafe.Markup(script_safe_json(figures)),  # noqa: S704 (escaped for a script element)
+        plotly=base64.b64encode(gzip.compress(library, 9, mtime=0)).decode() if figures else "",
+    )
+
+
+def _plotly() -> bytes:
+    found = importlib.util.find_spec("plotly")
+    if found is None or found.origin is None:
+        raise _not_installed("plotly")
+    return (Path(found.origin).parent / "package_data" / "plotly.min.js").read_bytes()
+
+
+def _not_installed(package: str) -> UsageError:
+    return UsageError(
+        f"reports need the package {package}, which is not installed", hint='pip install "edgenas[report]"'
+    )

@@ -1,0 +1,438 @@
+"""The chapters of a run's report."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from edgenas.records import (
+    Candidate,
+    KernelPrediction,
+    NetworkPoint,
+    Prediction,
+    ProfileResult,
+    QuantizeResult,
+    SearchResult,
+    TrainResult,
+    ValidateResult,
+)
+from edgenas.reporting import charts
+from edgenas.reporting.contents import RunContents
+from edgenas.reporting.parts import (
+    Fact,
+    Grid,
+    Page,
+    Section,
+    duration,
+    milliseconds,
+    percent,
+    shown,
+    size,
+    threads,
+)
+from edgenas.reporting.parts import limit as limit_text
+
+OPTIONS = (
+    "config",
+    "device",
+    "latency_ms",
+    "space",
+    "data",
+    "labels",
+    "strategy",
+    "evaluations",
+    "threads",
+    "seed",
+)
+
+
+def run_page(contents: RunContents) -> Page:
+    """The whole page of a run; a chapter whose record is missing is left out."""
+    page = Page(
+        title=contents.name,
+        subtitle=_asked(contents),
+        verdict=contents.validate.verdict if contents.validate else "",
+        facts=_came_out(contents),
+    )
+    if contents.search:
+        page.sections.extend(search_sections(contents.search))
+    if contents.networks:
+        page.sections.append(prediction_section(contents.networks, contents.profile))
+    if contents.prediction:
+        page.sections.append(kernels_section(contents.prediction))
+    if contents.quantize:
+        page.sections.append(schemes_section(contents.quantize))
+    for key, title, result in (
+        ("train", "Training of the supernet", contents.train),
+        ("final", "Training of the winner", contents.final),
+    ):
+        if result and result.epochs:
+            page.sections.append(training_section(key, title, result))
+    if contents.validate:
+        page.sections.append(validation_section(contents.validate))
+    page.sections.extend(_environment(contents))
+    page.sections.append(reproduce_section(contents))
+    return page
+
+
+def limit_of(contents: RunContents) -> float | None:
+    """The latency limit that was asked, from whichever record knows it."""
+    if contents.search and contents.search.limits_ms:
+        return contents.search.limits_ms[0]
+    findings = contents.validate.findings if contents.validate else ()
+    return next((finding.limit for finding in findings if finding.metric == "latency_ms"), None)
+
+
+def _asked(contents: RunContents) -> str:
+    limit = limit_of(contents)
+    device = contents.validate.device if contents.validate else contents.settings.get("device")
+    parts = [
+        f"data {contents.settings['data']}" if contents.settings.get("data") else "",
+        f"space {contents.search.space}" if contents.search else "",
+        f"device {device}" if device else "",
+        f"at most {limit_text(limit)}" if limit is not None else "",
+    ]
+    return "Asked: " + ", ".join(part for part in parts if part) if any(parts) else ""
+
+
+def _came_out(contents: RunContents) -> tuple[Fact, ...]:
+    found = contents.validate
+    if found is None:
+        return ()
+    limit = limit_of(contents)
+    share = f"{found.latency_ms / limit:.0%} of the limit of {limit_text(limit)}" if limit else ""
+    mood = "" if limit is None else ("good" if found.latency_ms <= limit else "bad")
+    before = (
+        f"float reference {percent(found.reference_accuracy)}" if found.reference_accuracy is not None else ""
+    )
+    facts = [
+        Fact(label="latency", value=milliseconds(found.latency_ms), note=share, mood=mood),
+        Fact(label="accuracy on the device", value=percent(found.accuracy), note=before),
+        Fact(label="model size", value=size(found.size_bytes), note=_shrunk(contents.quantize)),
+        Fact(label="peak memory", value=size(found.peak_memory_bytes), note="of the whole process"),
+    ]
+    if contents.quantize:
+        gain = contents.quantize.float_latency_ms / contents.quantize.latency_ms
+        facts.append(
+            Fact(label="scheme", value=contents.quantize.scheme, note=f"{gain:.2f}x as fast as float")
+        )
+    return tuple(facts)
+
+
+def _shrunk(quantized: QuantizeResult | None) -> str:
+    return f"float {size(quantized.float_size_bytes)}" if quantized else ""
+
+
+# --- search ----------------------------------------------------------------------------------------
+
+
+def search_sections(result: SearchResult) -> list[Section]:
+    """One chapter per device that was searched for."""
+    limits = dict(zip(result.devices, result.limits_ms, strict=False))
+    return [_search_section(result, device, limits.get(device)) for device in result.devices]
+
+
+def _search_section(result: SearchResult, device: str, limit: float | None) -> Section:
+    feasible = sum(candidate.feasible for candidate in result.evaluated)
+    lead = (
+        f"{result.evaluations} candidates of {result.space} were scored by {result.accuracy_source} "
+        f"in {duration(result.elapsed_s)} (strategy {result.strategy}, seed {result.seed}). "
+    )
+    if result.evaluated:
+        lead += f"{feasible} of the {len(result.evaluated)} kept here meet the limit. "
+    if len(result.evaluated) > charts.MOST_POINTS:
+        lead += f"The chart shows {charts.MOST_POINTS} of them, evenly chosen."
+    if result.best is None:
+        lead += "None meets the limit."
+    many = len(result.devices) > 1
+    return Section(
+        key=f"front-{result.devices.index(device)}",
+        short=f"Front ({device})" if many else "Front",
+        title=f"Accuracy against latency on {device}" if many else "Accuracy against latency",
+        lead=lead,
+        figure=charts.pareto_front(result, device, limit),
+        describes="Scatter chart of all candidates; the table below lists the Pareto front.",
+        grids=(_front_grid(result, device), *_winner_grid(result.best)),
+    )
+
+
+def _front_grid(result: SearchResult, device: str) -> Grid:
+    front = sorted(result.front, key=lambda c: c.latency_ms.get(device, float("inf")))
+    best = result.best.candidate if result.best else None
+    rows = [
+        (
+            milliseconds(c.latency_ms.get(device)),
+            c.latency_source,
+            percent(c.accuracy),
+            f"{c.macs / 1e6:.2f}",
+            f"{c.parameters / 1e3:.1f}",
+            shown(c.candidate),
+        )
+        for c in front
+    ]
+    return Grid(
+        caption=f"The Pareto front as a table ({len(rows)})",
+        columns=("latency", "source", "accuracy", "million MACs", "thousand parameters", "genes"),
+        rows=rows,
+        marked=next((i for i, c in enumerate(front) if c.candidate == best), None),
+    )
+
+
+def _winner_grid(best: Candidate | None) -> tuple[Grid, ...]:
+    if best is None:
+        return ()
+    rows = [(name, shown(value)) for name, value in best.candidate.items()]
+    return (Grid(caption="The chosen candidate's genes", columns=("gene", "value"), rows=rows),)
+
+
+# --- prediction ------------------------------------------------------------------------------------
+
+
+def prediction_section(points: Sequence[NetworkPoint], profile: ProfileResult | None = None) -> Section:
+    """Predicted against measured latency with the errors on what was held out."""
+    judged = [point for point in points if point.held_out] or list(points)
+    which = "held-out networks" if judged[0].held_out else "networks the table was fitted to"
+    errors = [abs(point.predicted_ms / point.measured_ms - 1) for point in judged]
+    inside = sum(point.low_ms <= point.measured_ms <= point.high_ms for point in judged) / len(judged)
+    facts = [
+        Fact(label="within 5 %", value=_share(errors, 0.05), note=f"of {len(judged)} {which}"),
+        Fact(label="within 10 %", value=_share(errors, 0.10)),
+        Fact(label="median error", value=percent(sorted(errors)[len(errors) // 2])),
+        Fact(label="in their interval", value=f"{inside:.0%}", note="90 % are meant to be"),
+    ]
+    if profile:
+        note = "how far two halves of the same measurement differ"
+        facts.append(Fact(label="noise floor", value=percent(profile.noise_floor), note=note))
+    rows = [
+        (
+            point.name,
+            point.precision or "-",
+            "held out" if point.held_out else "fitted to",
+            milliseconds(point.measured_ms),
+            milliseconds(point.predicted_ms),
+            f"{milliseconds(point.low_ms)} to {milliseconds(point.high_ms)}",
+            f"{100 * (point.predicted_ms / point.measured_ms - 1):+.1f} %",
+        )
+        for point in points
+    ]
+    columns = ("network", "precision", "role", "measured", "predicted", "interval", "error")
+    return Section(
+        key="prediction",
+        short="Prediction",
+        title="Predicted against measured latency",
+        lead="Each dot is one whole network; the band is ±10 %, the bars are 90 % intervals.",
+        facts=tuple(facts),
+        figure=charts.predicted_against_measured(points),
+        describes="Scatter chart of predicted over measured latency; the table below has the numbers.",
+        grids=(Grid(caption=f"All {len(rows)} networks as a table", columns=columns, rows=rows),),
+    )
+
+
+def _share(errors: Sequence[float], limit: float) -> str:
+    return f"{sum(error <= limit for error in errors) / len(errors):.0%}"
+
+
+def kernels_section(prediction: Prediction) -> Section:
+    """Where the time of one network goes."""
+    low, high = prediction.interval_ms
+    facts = (
+        Fact(
+            label="predicted",
+            value=milliseconds(prediction.latency_ms),
+            note=f"90 %: {milliseconds(low)} to {milliseconds(high)}",
+        ),
+        Fact(label="overhead of a run", value=milliseconds(prediction.overhead_ms)),
+        Fact(label="interpolated", value=percent(prediction.interpolated_share, 0), note="of the latency"),
+    )
+    rows = [
+        (str(i + 1), k.layer or "-", k.kind, k.name, f"{1000 * k.latency_ms:.1f}", k.source)
+        for i, k in enumerate(prediction.kernels)
+    ]
+    return Section(
+        key="kernels",
+        short="Kernels",
+        title="Where the winner's time goes",
+        lead=(
+            f"{len(prediction.kernels)} kernels, as {prediction.runtime} executes them after its own fusion, "
+            f"in order ({threads(prediction.threads)})."
+        ),
+        facts=facts,
+        figure=charts.kernel_bars(prediction.kernels),
+        describes="Bar chart of the time of every kernel; the tables below have the numbers.",
+        grids=(
+            _kind_grid(prediction.kernels),
+            Grid(
+                caption=f"All {len(rows)} kernels as a table",
+                columns=("position", "layer", "kind", "name", "µs", "source"),
+                rows=rows,
+            ),
+        ),
+    )
+
+
+def _kind_grid(kernels: Sequence[KernelPrediction]) -> Grid:
+    times: dict[str, list[float]] = defaultdict(list)
+    for kernel in kernels:
+        times[kernel.kind].append(kernel.latency_ms)
+    total = sum(kernel.latency_ms for kernel in kernels) or 1.0
+    rows = [
+        (kind, str(len(values)), f"{1000 * sum(values):.1f}", percent(sum(values) / total, 1))
+        for kind, values in sorted(times.items(), key=lambda item: -sum(item[1]))
+    ]
+    return Grid(caption="By kind", columns=("kind", "kernels", "µs", "share"), rows=rows, folded=False)
+
+
+# --- quantization, training, validation --------------------------------------------------------------
+
+
+def schemes_section(result: QuantizeResult) -> Section:
+    """Every quantization scheme as the device ran it."""
+    rows = [
+        (
+            trial.scheme,
+            trial.verdict,
+            milliseconds(trial.latency_ms),
+            percent(trial.accuracy),
+            size(trial.size_bytes),
+            "-" if trial.output_distance is None else f"{trial.output_distance:.4f}",
+            trial.reason,
+        )
+        for trial in result.tried
+    ]
+    reference = f"float: {milliseconds(result.float_latency_ms)}, {percent(result.float_accuracy)}"
+    return Section(
+        key="schemes",
+        short="Schemes",
+        title="Quantization schemes tried",
+        lead=(
+            f"{len(rows)} schemes, calibrated with {result.calibration_images} images and compared on "
+            f"{result.selection_images} others, all on the device ({reference}). Chosen: {result.scheme}. "
+            + " ".join(result.warnings)
+        ),
+        figure=charts.schemes(result),
+        describes="Scatter chart of the schemes; the table below has the numbers and the reasons.",
+        grids=(
+            Grid(
+                caption="Every scheme",
+                columns=("scheme", "verdict", "latency", "accuracy", "size", "output distance", "reason"),
+                rows=rows,
+                folded=False,
+                marked=next((i for i, trial in enumerate(result.tried) if trial.verdict == "chosen"), None),
+            ),
+        ),
+    )
+
+
+def training_section(key: str, title: str, result: TrainResult) -> Section:
+    """The curves of one training."""
+    rows = [
+        (str(epoch.epoch), f"{epoch.loss:.4f}", shown({k: percent(v) for k, v in epoch.accuracy.items()}))
+        for epoch in result.epochs
+    ]
+    return Section(
+        key=key,
+        short=title.removeprefix("Training of the ").capitalize(),
+        title=title,
+        lead=f"{len(rows)} epochs on {result.data} in {duration(result.elapsed_s)} of CPU time.",
+        facts=(Fact(label="validation accuracy", value=percent(result.validation_accuracy)),),
+        figure=charts.training_curves(result),
+        describes="Line charts of accuracy and loss by epoch; the table below has the numbers.",
+        grids=(Grid(caption="Every epoch", columns=("epoch", "loss", "accuracy"), rows=rows),),
+    )
+
+
+def validation_section(found: ValidateResult) -> Section:
+    """The model as the device runs it, and every limit with its verdict."""
+    facts = [
+        Fact(label="latency", value=milliseconds(found.latency_ms), note="the repeatable one"),
+        Fact(label="median", value=milliseconds(found.latency_p50_ms)),
+        Fact(label="p90", value=milliseconds(found.latency_p90_ms)),
+        Fact(label="p99", value=milliseconds(found.latency_p99_ms)),
+        Fact(
+            label="repeats within",
+            value=f"±{percent(found.latency_relative_halfwidth)}",
+            note="95 % interval",
+        ),
+        Fact(label="loading", value=milliseconds(found.load_ms)),
+    ]
+    if found.agreement is not None:
+        facts.append(Fact(label="same answer as float", value=percent(found.agreement)))
+    if found.output_distance is not None:
+        facts.append(
+            Fact(label="distance to float", value=f"{found.output_distance:.4f}", note="relative L2")
+        )
+    rows = [(f.metric, shown(f.value), shown(f.limit), f.verdict) for f in found.findings]
+    grids = (
+        (Grid(caption="Limits", columns=("metric", "value", "limit", "verdict"), rows=rows, folded=False),)
+        if rows
+        else ()
+    )
+    return Section(
+        key="validation",
+        short="Validation",
+        title="Validation on the device",
+        lead=f"A fresh process on {found.device}, {threads(found.threads)}, batch 1.",
+        facts=tuple(facts),
+        grids=grids,
+    )
+
+
+# --- where and how -----------------------------------------------------------------------------------
+
+
+def _environment(contents: RunContents) -> list[Section]:
+    record = contents.validate or contents.profile
+    if record is None:
+        return []
+    return [environment_section(record.environment.to_dict(), contents.versions)]
+
+
+def environment_section(environment: dict[str, Any], versions: dict[str, str]) -> Section:
+    """The device as the agent read it, and the versions on the host."""
+    grids = [
+        Grid(
+            caption="The device, as its agent read it",
+            columns=("property", "value"),
+            rows=[(name.replace("_", " "), _property(name, value)) for name, value in environment.items()],
+            folded=False,
+        )
+    ]
+    if versions:
+        rows = list(versions.items())
+        grids.append(Grid(caption="Versions on the host", columns=("package", "version"), rows=rows))
+    return Section(key="environment", short="Environment", title="Environment", grids=tuple(grids))
+
+
+def _property(name: str, value: object) -> str:
+    return size(value) if name.endswith("_bytes") and isinstance(value, int) else shown(value)
+
+
+def reproduce_section(contents: RunContents) -> Section:
+    """The commands that lead here again."""
+    folder = shlex.quote(contents.name)
+    commands = [str(contents.settings.get("command") or run_command(contents.settings))]
+    if contents.validate:
+        commands += [f"cd runs/{folder}", "python infer.py IMAGE.png"]
+    rows = [(name, shown(value)) for name, value in contents.settings.items()]
+    grids = (Grid(caption="All settings", columns=("setting", "value"), rows=rows),) if rows else ()
+    return Section(
+        key="reproduce",
+        short="Reproduce",
+        title="How to reproduce",
+        lead="The same seed proposes the same candidates; what the device measures varies with its noise.",
+        grids=grids,
+        commands=tuple(commands),
+    )
+
+
+def run_command(settings: dict[str, Any]) -> str:
+    """The ``edgenas run`` command line for the settings that are options of it."""
+    words = ["edgenas", "run"]
+    for name in OPTIONS:
+        value = settings.get(name)
+        values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        for one in values:
+            words += ["--" + name.replace("_", "-"), f"{one:g}" if isinstance(one, float) else str(one)]
+    return shlex.join(words)

@@ -1,0 +1,529 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import chromium
+import msgspec
+import numpy as np
+import pytest
+
+from edgenas.errors import ArtifactError, TableError, UsageError
+from edgenas.pipeline.report import read_run, report
+from edgenas.records import (
+    Candidate,
+    Environment,
+    EpochRecord,
+    KernelPrediction,
+    NetworkPoint,
+    Prediction,
+    PredictionError,
+    QuantizeResult,
+    SchemeTrial,
+    SearchResult,
+    TableSummary,
+    TrainResult,
+    ValidateResult,
+    ValidationFinding,
+)
+from edgenas.reporting import KernelRow, RunContents, TableContents, render_run, render_table
+from edgenas.reporting.charts import MOST_POINTS, pareto_front, text
+from edgenas.reporting.page import script_safe_json
+from edgenas.reporting.parts import milliseconds, size
+from edgenas.reporting.run_sections import run_command, run_page
+from edgenas.workspace import Workspace
+
+HOSTILE = "</script><img src=x onerror=window.hacked=1><b>\"'&"
+ENVIRONMENT = Environment(
+    architecture="x86_64",
+    cpu_model="AMD EPYC",
+    cpu_features=("avx2", "fma"),
+    cores=2,
+    memory_bytes=8 << 30,
+    operating_system="Linux 6.1",
+    python_version="3.11.7",
+    runtime="onnxruntime",
+    runtime_version="1.32.0",
+    supported_ir_version=13,
+    supported_opset=26,
+    governor="performance",
+    frequency_mhz=2450.0,
+    load_1m=0.7,
+)
+
+
+def candidate(i: int, latency: float, accuracy: float, source: str = "predicted") -> Candidate:
+    stages = {f"s{stage}.kernel": 3 + 2 * ((i >> stage) & 1) for stage in range(4)}
+    return Candidate(
+        candidate={
+            "resolution": 32 + 8 * (i % 3),
+            "width": 1.0,
+            **stages,
+            "precision": ["fp32", "int8"][i % 2],
+        },
+        accuracy=accuracy,
+        accuracy_source="supernet",
+        latency_ms={"local": latency},
+        latency_source="measured" if source == "measured" else "predicted",
+        macs=1_000_000 + 1000 * i,
+        parameters=40_000 + i,
+        feasible=latency <= 2.0,
+    )
+
+
+def search_result(count: int = 300) -> SearchResult:
+    generator = np.random.default_rng(0)
+    latency = generator.uniform(0.4, 3.0, count)
+    accuracy = 0.98 - 0.12 / (0.5 + latency) - generator.uniform(0, 0.1, count)
+    evaluated = [candidate(i, float(latency[i]), float(accuracy[i])) for i in range(count)]
+    best_so_far, front = 0.0, []
+    for one in sorted(evaluated, key=lambda c: c.latency_ms["local"]):
+        if one.accuracy > best_so_far:
+            best_so_far = one.accuracy
+            front.append(one)
+    best = max((one for one in front if one.feasible), key=lambda c: c.accuracy)
+    return SearchResult(
+        space="mobilenetv3-demo",
+        devices=("local",),
+        limits_ms=(2.0,),
+        strategy="evolution",
+        accuracy_source="supernet",
+        seed=0,
+        evaluations=count,
+        elapsed_s=41.2,
+        best=best,
+        fastest=front[0],
+        front=tuple(front),
+        evaluated=tuple(evaluated),
+    )
+
+
+def quantize_result() -> QuantizeResult:
+    def trial(
+        scheme: str, latency: float | None, accuracy: float | None, verdict: Any, reason: str
+    ) -> SchemeTrial:
+        return SchemeTrial(
+            scheme=scheme,
+            latency_ms=latency,
+            accuracy=accuracy,
+            size_bytes=61_000,
+            output_distance=0.04,
+            verdict=verdict,
+            reason=reason,
+        )
+
+    return QuantizeResult(
+        device="local",
+        output="model.onnx",
+        int8_output="model-int8.onnx",
+        scheme="u8s8 per channel",
+        latency_ms=1.21,
+        float_latency_ms=1.87,
+        accuracy=0.962,
+        float_accuracy=0.967,
+        size_bytes=61_000,
+        float_size_bytes=201_000,
+        calibration_images=200,
+        selection_images=400,
+        tried=(
+            trial("u8s8 per channel", 1.21, 0.962, "chosen", "most accurate of those faster than float"),
+            trial("u8s8 per tensor", 1.19, 0.951, "kept", "faster, less accurate"),
+            trial("u8u8", 1.6, 0.958, "kept", "slower and less accurate"),
+            trial("s8s8", 2.4, 0.961, "rejected", "slower than float on this device"),
+            trial("s8s8 " + HOSTILE, None, None, "failed", "the runtime refused it: " + HOSTILE),
+        ),
+    )
+
+
+def train_result(epochs: int) -> TrainResult:
+    records = [
+        EpochRecord(
+            epoch=i,
+            loss=2.2 * 0.8**i,
+            elapsed_s=7.0 * i,
+            accuracy={
+                "largest": 1 - 0.6 * 0.75**i,
+                "smallest": 1 - 0.7 * 0.8**i,
+                "random": 1 - 0.65 * 0.78**i,
+            },
+        )
+        for i in range(1, epochs + 1)
+    ]
+    return TrainResult(
+        space="mobilenetv3-demo",
+        data="digits",
+        checkpoint="supernet.pt",
+        epochs=tuple(records),
+        validation_accuracy=0.95,
+        elapsed_s=130.0,
+    )
+
+
+def prediction() -> Prediction:
+    generator = np.random.default_rng(2)
+    kernels = [
+        KernelPrediction(
+            name=f"s{i // 6}b{i % 6 // 3}/{part}_nchwc",
+            layer=f"s{i // 6}b{i % 6 // 3}",
+            kind=kind,
+            latency_ms=float(generator.uniform(0.005, 0.09)),
+            source="interpolated" if i % 9 == 4 else "measured",
+        )
+        for i in range(36)
+        for part, kind in [
+            [("expand", "Conv+Relu"), ("depthwise", "Conv"), ("project", "ReorderOutput")][i % 3]
+        ]
+    ]
+    kernels[0] = msgspec.structs.replace(kernels[0], name=HOSTILE, layer="stem")
+    total = sum(kernel.latency_ms for kernel in kernels) + 0.02
+    return Prediction(
+        model="model.onnx",
+        device="local",
+        runtime="onnxruntime",
+        precision="int8",
+        threads=1,
+        latency_ms=total,
+        interval_ms=(0.95 * total, 1.05 * total),
+        overhead_ms=0.02,
+        interpolated_share=0.1,
+        kernels=tuple(kernels),
+    )
+
+
+def network_points(count: int = 60) -> tuple[NetworkPoint, ...]:
+    generator = np.random.default_rng(3)
+    measured = generator.uniform(0.4, 4.0, count)
+    predicted = measured * generator.normal(1, 0.04, count)
+    return tuple(
+        NetworkPoint(
+            name=f"mobilenetv3-demo-{i}",
+            predicted_ms=float(p),
+            low_ms=float(0.93 * p),
+            high_ms=float(1.07 * p),
+            measured_ms=float(m),
+            held_out=i % 3 == 0,
+            precision=["fp32", "int8"][i % 2],
+        )
+        for i, (m, p) in enumerate(zip(measured, predicted, strict=True))
+    )
+
+
+def validate_result() -> ValidateResult:
+    return ValidateResult(
+        model="model.onnx",
+        device="local",
+        verdict="pass",
+        latency_ms=1.21,
+        latency_p50_ms=1.24,
+        latency_p90_ms=1.4,
+        latency_p99_ms=1.9,
+        latency_relative_halfwidth=0.004,
+        accuracy=0.9644,
+        reference_accuracy=0.9689,
+        agreement=0.991,
+        output_distance=0.041,
+        size_bytes=61_000,
+        peak_memory_bytes=74_000_000,
+        load_ms=8.1,
+        threads=1,
+        environment=ENVIRONMENT,
+        findings=(ValidationFinding(metric="latency_ms", value=1.21, limit=2.0, verdict="pass"),),
+    )
+
+
+def run_records() -> dict[str, Any]:
+    return {
+        "run": {
+            "name": f"digits {HOSTILE}",
+            "device": "local",
+            "latency_ms": 2.0,
+            "data": "digits",
+            "seed": 0,
+        },
+        "search": search_result(),
+        "train": train_result(12),
+        "final": train_result(20),
+        "quantize": quantize_result(),
+        "validate": validate_result(),
+        "prediction": prediction(),
+        "networks": network_points(),
+    }
+
+
+def write_run(folder: Path, records: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True)
+    for name, record in records.items():
+        (folder / f"{name}.json").write_bytes(msgspec.json.encode(record))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"))
+    write_run(workspace.runs / "first", run_records())
+    return report("first", workspace=workspace)
+
+
+# --- what is written -------------------------------------------------------------------------------
+
+
+def test_one_small_file_without_addresses(page_file: Path) -> None:
+    page = page_file.read_text(encoding="utf-8")
+    assert page_file.name == "report.html"
+    assert page_file.stat().st_size < 6_000_000
+    assert "default-src 'none'" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_nothing_from_a_model_becomes_markup(page_file: Path) -> None:
+    page = page_file.read_text(encoding="utf-8")
+    assert "<img" not in page
+    assert page.count("</script>") == 3
+    assert "&lt;img src=x" in page
+    assert text("<b>") == "&lt;b&gt;"
+    assert json.loads(script_safe_json({"a": HOSTILE})) == {"a": HOSTILE}
+
+
+def test_absent_records_are_left_out(tmp_path: Path) -> None:
+    records = run_records()
+    for kept in (["validate"], ["search", "prediction"], ["run"]):
+        folder = write_run(tmp_path / kept[0], {name: records[name] for name in kept})
+        page = report(folder, output=tmp_path / f"{kept[0]}.html").read_text(encoding="utf-8")
+        assert ('id="validation"' in page) == ("validate" in kept)
+        assert ('id="kernels"' in page) == ("prediction" in kept)
+        assert 'id="schemes"' not in page
+
+
+def test_a_search_that_found_nothing_says_so() -> None:
+    failed = msgspec.structs.replace(search_result(5), best=None, front=())
+    page = run_page(RunContents(name="x", search=failed))
+    assert "None meets the limit" in page.sections[0].lead
+    figure = pareto_front(failed, "local", 2.0)
+    assert [trace["name"] for trace in figure["data"]] == ["evaluated"]
+
+
+def test_unlabelled_schemes_are_drawn_by_their_distance() -> None:
+    unlabelled = [msgspec.structs.replace(trial, accuracy=None) for trial in quantize_result().tried]
+    result = msgspec.structs.replace(
+        quantize_result(), accuracy=None, float_accuracy=None, tried=tuple(unlabelled)
+    )
+    page = render_run(RunContents(name="x", quantize=result), created_at="2026-11-23T00:00:00+00:00")
+    assert "distance of the outputs to float" in page
+
+
+def test_very_many_candidates_stay_small() -> None:
+    result = search_result(9000)
+    figure = pareto_front(result, "local", 2.0)
+    assert len(figure["data"][0]["x"]) == MOST_POINTS
+    assert len(render_run(RunContents(name="x", search=result), created_at="now")) < 6_000_000
+
+
+def test_the_command_to_reproduce_is_quoted() -> None:
+    settings = {
+        "device": ["a", "b"],
+        "latency_ms": [2.0, 20.5],
+        "data": "my pictures; rm",
+        "seed": 3,
+        "name": "n",
+    }
+    assert run_command(settings) == (
+        "edgenas run --device a --device b --latency-ms 2 --latency-ms 20.5 --data 'my pictures; rm' --seed 3"
+    )
+
+
+def test_numbers_read_well() -> None:
+    assert [milliseconds(v) for v in (None, 0.1234, 12.3456)] == ["-", "0.123 ms", "12.35 ms"]
+    assert [size(v) for v in (None, 12, 61_000, 2_500_000, 8 << 30)] == [
+        "-",
+        "12 bytes",
+        "61 kB",
+        "2.5 MB",
+        "8.59 GB",
+    ]
+
+
+# --- wrong use -------------------------------------------------------------------------------------
+
+
+def test_wrong_use_is_explained(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with pytest.raises(UsageError, match="one of them"):
+        report(workspace=workspace)
+    with pytest.raises(ArtifactError, match="no run 'second'") as caught:
+        report("second", workspace=workspace)
+    assert "edgenas demo" in caught.value.hint
+    write_run(workspace.runs / "first", {"run": {}})
+    with pytest.raises(ArtifactError, match="no run 'second'") as caught:
+        report("second", workspace=workspace)
+    assert "first" in caught.value.hint
+    with pytest.raises(TableError, match="no latency table of 'rpi9'"):
+        report(table="rpi9", workspace=workspace)
+    (workspace.runs / "first" / "search.json").write_text('{"space": 3}')
+    with pytest.raises(ArtifactError, match=r"search\.json"):
+        report("first", workspace=workspace)
+    assert read_run(write_run(tmp_path / "empty", {})).name == "empty"
+
+
+# --- in a real browser -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Page]:
+    if chromium.BROWSER is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    page = chromium.Page(tmp_path_factory.mktemp("chromium"))
+    yield page
+    page.close()
+
+
+def drawn(section: str) -> str:
+    return f"document.querySelector('[data-figure={section}] .plot-container') !== null"
+
+
+def hover_text(browser: chromium.Page, section: str) -> str:
+    layer = f"document.querySelector('[data-figure={section}] .hoverlayer').textContent"
+    browser.wait_for(layer)
+    return browser.evaluate(layer)
+
+
+def open_and_draw(browser: chromium.Page, path: Path, section: str = "front-0", **how: Any) -> None:
+    browser.events.clear()
+    browser.open(path, **how)
+    browser.evaluate(f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})")
+    browser.wait_for(drawn(section))
+
+
+def test_every_chart_draws_without_errors_or_requests(browser: chromium.Page, page_file: Path) -> None:
+    open_and_draw(browser, page_file)
+    for section in ("front-0", "prediction", "kernels", "schemes", "train", "final"):
+        browser.evaluate(f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})")
+        browser.wait_for(drawn(section))
+    assert browser.problems() == []
+    assert browser.evaluate("window.hacked") is None
+    assert browser.evaluate("document.querySelector('.verdict').textContent") == "pass"
+    assert "1.210 ms" in browser.evaluate("document.querySelector('header .tiles').textContent")
+    assert HOSTILE in browser.evaluate("document.querySelector('h1').textContent")
+
+
+def test_hovering_a_candidate_shows_its_genes(browser: chromium.Page, page_file: Path) -> None:
+    open_and_draw(browser, page_file)
+    best = read_run(page_file.parent).search.best
+    browser.hover(*browser.center("[data-figure=front-0] .scatterlayer .trace:last-child path.point"))
+    shown = hover_text(browser, "front-0")
+    assert f"{100 * best.accuracy:.2f} %" in shown
+    assert f"{best.latency_ms['local']:.3f} ms" in shown
+    assert f"resolution={best.candidate['resolution']}" in shown
+    limit = browser.evaluate("document.querySelector('[data-figure=front-0] .annotation-text').textContent")
+    assert limit == "limit 2 ms"
+
+
+def test_hovering_a_kernel_shows_its_name_as_text(browser: chromium.Page, page_file: Path) -> None:
+    open_and_draw(browser, page_file, "kernels")
+    browser.hover(*browser.center("[data-figure=kernels] .barlayer .point path"))
+    shown = hover_text(browser, "kernels")
+    assert "onerror=window.hacked=1" in shown
+    assert browser.evaluate("window.hacked") is None
+    assert browser.problems() == []
+
+
+def test_tables_unfold_and_sort_by_mouse_and_keyboard(browser: chromium.Page, page_file: Path) -> None:
+    open_and_draw(browser, page_file)
+    browser.click("#kernels details summary")
+    assert browser.evaluate("document.querySelector('#kernels details').open")
+    browser.click("#kernels-table-2 th:nth-child(5) button")
+    cells = "document.querySelectorAll('#kernels-table-2 td:nth-child(5)')"
+    times = f"[...{cells}].map((cell) => parseFloat(cell.textContent))"
+    found = browser.evaluate(times)
+    assert found == sorted(found)
+    browser.evaluate("document.querySelector('#kernels-table-2 th:nth-child(5) button').focus()")
+    browser.press("Enter", 13)
+    assert browser.evaluate(times) == sorted(found, reverse=True)
+    browser.evaluate("document.querySelector('#schemes-table-1 th:nth-child(3) button').click()")
+    last = browser.evaluate(
+        "document.querySelector('#schemes-table-1 tr:last-child td:nth-child(3)').textContent"
+    )
+    assert last == "-"
+
+
+def test_the_keyboard_reaches_the_content_first(browser: chromium.Page, page_file: Path) -> None:
+    open_and_draw(browser, page_file)
+    browser.evaluate("window.scrollTo(0, 0)")
+    browser.press("Tab", 9)
+    assert browser.evaluate("document.activeElement.className") == "skip"
+    browser.press("Tab", 9)
+    assert browser.evaluate("document.activeElement.id") == "theme"
+    browser.press("Enter", 13)
+    assert browser.evaluate("document.documentElement.dataset.theme") == "light"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_phone_needs_no_sideways_scrolling(
+    browser: chromium.Page, page_file: Path, dark: bool, tmp_path: Path
+) -> None:
+    open_and_draw(browser, page_file, width=390, height=844, dark=dark)
+    browser.wait_for(drawn("prediction"))
+    assert browser.evaluate("document.documentElement.scrollWidth") == 390
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(18, 22, 29)") == dark
+    axis = browser.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill")
+    assert (axis == "rgb(231, 234, 240)") == dark
+    browser.screenshot(tmp_path / "phone.png")
+    assert (tmp_path / "phone.png").stat().st_size > 10_000
+
+
+def test_the_colours_change_on_request(browser: chromium.Page, page_file: Path) -> None:
+    open_and_draw(browser, page_file)
+    browser.click("#theme")
+    browser.click("#theme")
+    assert browser.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert (
+        browser.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill")
+        == "rgb(231, 234, 240)"
+    )
+
+
+def test_the_report_of_a_table(browser: chromium.Page, tmp_path: Path) -> None:
+    contents = TableContents(
+        summary=TableSummary(
+            device=f"rpi4 {HOSTILE}",
+            path="x.sqlite",
+            schema_version=1,
+            runtime="onnxruntime 1.32.0",
+            kernels=40,
+            networks=60,
+            environments=1,
+            runs=2,
+            size_bytes=120_000,
+            updated_at="2026-11-23T10:00:00",
+        ),
+        threads=1,
+        environment=ENVIRONMENT.to_dict(),
+        kernels=tuple(
+            KernelRow(
+                label=f"Conv {i}x3x3 {HOSTILE}",
+                family=["Conv", "Pool", "Add"][i % 3],
+                latency_ms=0.01 * i,
+                networks=i,
+            )
+            for i in range(40)
+        ),
+        networks=network_points(),
+        error=PredictionError(
+            networks=20,
+            within_5=0.8,
+            within_10=0.98,
+            rmspe=0.041,
+            spearman=0.993,
+            interval_coverage=0.92,
+            repeat_within_5=0.85,
+            repeat_within_10=0.99,
+        ),
+    )
+    path = tmp_path / "table.html"
+    path.write_text(render_table(contents, created_at="now"), encoding="utf-8")
+    open_and_draw(browser, path, "kernels")
+    assert browser.problems() == []
+    assert browser.evaluate("document.querySelectorAll('#kernels-table-1 tbody tr').length") == 40
