@@ -76,6 +76,7 @@ class LayerPricer:
         self._templates = templates
         self._prices: dict[tuple[str, tuple[int, ...]], LayerPrice] = {}
         self._kernels: dict[tuple[int, tuple[int, ...]], str] = {}
+        self._kernel_prices: dict[str, tuple[float, bool]] = {}
         self._kept: dict[int, KernelTemplate] = {}
         self.specs: dict[str, KernelSpec] = {}
 
@@ -91,16 +92,26 @@ class LayerPricer:
         if source is None:
             return _UNKNOWN if layer.parts else _EMPTY
         keys = [self._kernel(template, layer) for template in self._templates.templates(source)]
-        if not all(self._predictor.knows(self.specs[key]) for key in keys):
+        prices = [self._kernel_price(key) for key in keys]
+        if math.inf in (latency for latency, _ in prices):
             return _UNKNOWN
-        times = {key: self._predictor.kernel_ms(self.specs[key]) for key in keys}
-        unseen = (times[key] for key in keys if not self._predictor.column(self.specs[key]).guess.measured)
         return LayerPrice(
-            latency_ms=sum(times[key] for key in keys),
+            latency_ms=sum(latency for latency, _ in prices),
             kernels=tuple(Counter(keys).items()),
-            interpolated_ms=sum(unseen),
+            interpolated_ms=sum(latency for latency, measured in prices if not measured),
             borrowed=borrowed,
         )
+
+    def _kernel_price(self, key: str) -> tuple[float, bool]:
+        """Latency of a kernel, infinite where it is unknown, and whether it was measured."""
+        if key not in self._kernel_prices:
+            spec = self.specs[key]
+            known = self._predictor.knows(spec)
+            self._kernel_prices[key] = (
+                self._predictor.kernel_ms(spec) if known else math.inf,
+                known and self._predictor.column(spec).guess.measured,
+            )
+        return self._kernel_prices[key]
 
     def _source(self, layer: LayerDescription) -> tuple[LayerDescription | None, bool]:
         """The layer whose templates serve, and whether it is of another make; None: no such."""

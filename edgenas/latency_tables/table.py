@@ -208,6 +208,24 @@ class LatencyTable:
                 runs=row["runs"], run_latency_ms=row["run_latency_ms"], kernels=samples,
             )  # fmt: skip
 
+    def trace_of(self, model_sha256: str, *, fingerprint: str, threads: int) -> KernelTrace | None:
+        """The kernels of one model as the device once told them; None where it was never asked."""
+        rows = list(self.traces(fingerprint=fingerprint, threads=threads, model_sha256=model_sha256))
+        if not rows:
+            return None
+        row, specs = rows[-1], self.kernels()
+        runtimes = {one.fingerprint: (one.runtime, one.runtime_version) for one in self.environments()}
+        runtime, version = runtimes[fingerprint]
+        return KernelTrace(
+            model_sha256=model_sha256,
+            runtime=runtime,
+            runtime_version=version,
+            threads=threads,
+            runs=row.runs,
+            run_latency_ms=row.run_latency_ms,
+            kernels=tuple(_traced_kernel(sample, specs[sample.kernel]) for sample in row.kernels),
+        )
+
     def latencies(
         self, *, fingerprint: str, threads: int, model_sha256: str | None = None
     ) -> Iterator[LatencyRow]:

@@ -8,6 +8,7 @@ measured in other layers.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import Counter, defaultdict
@@ -62,7 +63,7 @@ class KernelTemplate:
     pattern: str  # JSON of the spec, for the places that are no numbers
     expressions: tuple[tuple[Path, Expression], ...]
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """Sizes of the layer that the kernel depends on."""
         return tuple(dict.fromkeys(name for _, expression in self.expressions for name in expression.names))
@@ -161,8 +162,9 @@ class LayerTemplates:
 
 def _differences(left: list[Any], right: list[Any]) -> int:
     """Details in which two contexts of the same parts differ; the precision counts for many."""
-    heads: int = sum(8 * (one != other) for one, other in zip(left[:3], right[:3], strict=True))
-    return heads + sum(one != other for one, other in zip(left[3:], right[3:], strict=True))
+    heads = 8 * sum(one != other for one, other in zip(left[:3], right[:3], strict=True))
+    parts = sum(one != other for one, other in zip(left[3:], right[3:], strict=True))
+    return int(heads + parts)
 
 
 def _skeleton(spec: KernelSpec) -> list[Any]:

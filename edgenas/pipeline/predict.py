@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +56,8 @@ def predict(
     profile = load_profile(device, workspace)
     with LatencyTable.open(workspace.table_path(device)) as table:
         predictor = LatencyPredictor.fit(table, threads=threads)
-        trace, structure = _structure(loaded, path, table, predictor, profile, workspace)
+        source = _StructureSource(table, predictor, profile, workspace)
+        trace, structure = source.kernels(loaded, path.name)
         return predictor.predict(trace, model=path.name, precision=precision_of(loaded), structure=structure)
 
 
@@ -64,53 +66,53 @@ def precision_of(model: onnx.ModelProto) -> Precision:
     return "int8" if any(node.op_type in _QUANTIZED for node in model.graph.node) else "fp32"
 
 
-def _structure(
-    model: onnx.ModelProto,
-    path: Path,
-    table: LatencyTable,
-    predictor: LatencyPredictor,
-    profile: DeviceProfile,
-    workspace: Workspace,
-) -> tuple[KernelTrace, Literal["device", "host"]]:
-    """The model's kernels: from the table, else from the device, else from this machine."""
-    content = model.SerializeToString(deterministic=True)
-    sha256 = hashlib.sha256(content).hexdigest()
-    known = table.trace_of(sha256, fingerprint=predictor.fingerprint, threads=predictor.threads)
-    if known is not None:
-        return known, "device"
-    with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
-        file = Path(folder) / f"{sha256}.onnx"
-        file.write_bytes(content)
-        try:
-            return _from_device(file, path, table, predictor, profile), "device"
-        except DeviceUnreachableError as error:
-            host = _HOSTS[profile.runtime]
-            if profile.id == host:
-                raise
-            warn(f"{error.message}; the kernels are those of this machine's runtime")
-            return _traced(file, load_profile(host, workspace), predictor.threads), "host"
+@dataclass(frozen=True)
+class _StructureSource:
+    """Finds out which kernels a model becomes on a device."""
 
+    table: LatencyTable
+    predictor: LatencyPredictor
+    profile: DeviceProfile
+    workspace: Workspace
 
-def _from_device(
-    file: Path, path: Path, table: LatencyTable, predictor: LatencyPredictor, profile: DeviceProfile
-) -> KernelTrace:
-    with connect(profile) as agent:
-        sha256 = agent.ship(file)
-        trace = agent.trace(sha256, threads=predictor.threads, runs=1)
-        if agent.environment.fingerprint() != predictor.fingerprint:
-            warn(
-                f"'{profile.id}' is not as it was when it was profiled (runtime"
-                f" {agent.environment.runtime_version}); edgenas profile --device {profile.id} measures it anew"
-            )
-        table.begin_run(f"predict {path.name}")
-        row = NetworkRow(
-            model_sha256=sha256, name=path.name, space="models", precision="fp32", role="structure"
+    def kernels(self, model: onnx.ModelProto, name: str) -> tuple[KernelTrace, Literal["device", "host"]]:
+        """The model's kernels: from the table, else from the device, else from this machine."""
+        content = model.SerializeToString(deterministic=True)
+        sha256 = hashlib.sha256(content).hexdigest()
+        known = self.table.trace_of(
+            sha256, fingerprint=self.predictor.fingerprint, threads=self.predictor.threads
         )
-        table.add_network(row)
-        table.add_trace(trace, agent.environment)
-        return trace
+        if known is not None:
+            return known, "device"
+        with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
+            file = Path(folder) / f"{sha256}.onnx"
+            file.write_bytes(content)
+            try:
+                return self._from_device(file, name, precision_of(model)), "device"
+            except DeviceUnreachableError as error:
+                return self._from_host(file, error), "host"
 
+    def _from_device(self, file: Path, name: str, precision: Precision) -> KernelTrace:
+        with connect(self.profile) as agent:
+            sha256 = agent.ship(file)
+            trace = agent.trace(sha256, threads=self.predictor.threads, runs=1)
+            if agent.environment.fingerprint() != self.predictor.fingerprint:
+                warn(
+                    f"'{self.profile.id}' is not as it was when it was profiled; what it is now is measured by:"
+                    f" edgenas profile --device {self.profile.id}"
+                )
+            self.table.begin_run(f"predict {name}")
+            row = NetworkRow(
+                model_sha256=sha256, name=name, space="models", precision=precision, role="structure"
+            )
+            self.table.add_network(row)
+            self.table.add_trace(trace, agent.environment)
+            return trace
 
-def _traced(file: Path, profile: DeviceProfile, threads: int) -> KernelTrace:
-    with connect(profile) as agent:
-        return agent.trace(agent.ship(file), threads=threads, runs=1)
+    def _from_host(self, file: Path, unreachable: DeviceUnreachableError) -> KernelTrace:
+        host = _HOSTS[self.profile.runtime]
+        if self.profile.id == host:
+            raise unreachable
+        warn(f"{unreachable.message}; the kernels are those of this machine's runtime")
+        with connect(load_profile(host, self.workspace)) as agent:
+            return agent.trace(agent.ship(file), threads=self.predictor.threads, runs=1)
