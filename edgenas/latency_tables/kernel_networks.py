@@ -1,0 +1,379 @@
+"""Random small networks over the operators of ordinary classifiers and detectors.
+
+They teach a table kernels of every family over a range of shapes, so that models that were never
+profiled can be predicted. Every network is a chain of a few steps; a step is an operator or a
+common group of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+
+from edgenas.latency_tables.sketch import Sketch
+
+_SIDES = (7, 8, 14, 16, 28, 32, 56, 64, 112, 160, 224)
+_CHANNELS = (3, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_MOST_MACS = 4e7  # of one operator: some milliseconds at most
+_MOST_ELEMENTS = 8e5
+_STEPS = (4, 8)
+
+Step = Callable[[Sketch, np.random.Generator], None]
+
+
+def kernel_network(
+    index: int, *, seed: int, int8_scheme: str | None, opset: int, ir_version: int
+) -> onnx.ModelProto:
+    """The network number ``index`` of the sequence that ``seed`` makes; quantized where a scheme is given."""
+    rng = np.random.default_rng([seed, index, int8_scheme is not None])
+    sketch = Sketch(_input_shape(rng), rng, int8_scheme=int8_scheme)
+    # Every step leads now and then, so that none depends on chance alone.
+    _run(_IMAGE_STEPS[index % len(_IMAGE_STEPS)], sketch, rng)
+    for _ in range(int(rng.integers(*_STEPS))):
+        steps = _IMAGE_STEPS if len(sketch.shape) == 4 else _TOKEN_STEPS
+        _run(steps[int(rng.integers(len(steps)))], sketch, rng)
+    _classify(sketch, rng)
+    return sketch.model(f"kernels-{index}", opset=opset, ir_version=ir_version)
+
+
+def _run(step: Step, sketch: Sketch, rng: np.random.Generator) -> None:
+    if len(sketch.shape) == 4 or step in _TOKEN_STEPS:
+        step(sketch, rng)
+
+
+def _input_shape(rng: np.random.Generator) -> tuple[int, ...]:
+    if rng.random() < 0.25:
+        return (1, 3, *(int(rng.choice(_SIDES[5:])),) * 2)
+    side = int(rng.choice(_SIDES))
+    fitting = [count for count in _CHANNELS if count * side * side <= _MOST_ELEMENTS / 2]
+    return (1, int(rng.choice(fitting)), side, side)
+
+
+def _width(sketch: Sketch, rng: np.random.Generator, area: int, positions: int) -> int:
+    """Output channels that keep the operator within the limits."""
+    channels = sketch.shape[1]
+    fitting = [
+        count
+        for count in _CHANNELS[1:]
+        if count * channels * area * positions <= _MOST_MACS and count * positions <= _MOST_ELEMENTS
+    ]
+    return int(rng.choice(fitting)) if fitting else 8
+
+
+# --- convolutions ---------------------------------------------------------------------------------
+
+
+def _convolve(
+    sketch: Sketch,
+    out: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    dilation: int = 1,
+    fused: bool = False,
+) -> None:
+    _, channels, height, width = sketch.shape
+    size = (-(-height // stride), -(-width // stride))
+    sketch.op(
+        "Conv", sketch.value, sketch.weight(out, channels // groups, kernel, kernel), sketch.bias(out),
+        shape=(1, out, *size), fused=fused, group=groups, kernel_shape=[kernel] * 2, strides=[stride] * 2,
+        pads=[dilation * (kernel // 2)] * 4, dilations=[dilation] * 2,
+    )  # fmt: skip
+
+
+def _dense(sketch: Sketch, rng: np.random.Generator) -> None:
+    kernel = int(rng.choice([3, 3, 3, 5, 7]))
+    stride = int(rng.choice([1, 1, 2]))
+    positions = (-(-sketch.shape[2] // stride)) * (-(-sketch.shape[3] // stride))
+    dilation = 2 if rng.random() < 0.1 else 1
+    _convolve(
+        sketch,
+        _width(sketch, rng, kernel**2, positions),
+        kernel,
+        stride=stride,
+        dilation=dilation,
+        fused=True,
+    )
+    _activate(sketch, rng)
+
+
+def _pointwise(sketch: Sketch, rng: np.random.Generator) -> None:
+    _convolve(sketch, _width(sketch, rng, 1, sketch.shape[2] * sketch.shape[3]), 1, fused=True)
+    _activate(sketch, rng)
+
+
+def _depthwise(sketch: Sketch, rng: np.random.Generator) -> None:
+    channels = sketch.shape[1]
+    kernel, stride = int(rng.choice([3, 3, 5, 7])), int(rng.choice([1, 1, 2]))
+    _convolve(sketch, channels, kernel, stride=stride, groups=channels, fused=True)
+    _activate(sketch, rng)
+
+
+def _grouped(sketch: Sketch, rng: np.random.Generator) -> None:
+    channels = sketch.shape[1]
+    groups = next((count for count in (8, 4, 2) if channels % count == 0), 1)
+    if groups > 1:
+        _convolve(sketch, channels, 3, groups=groups, fused=True)
+        _activate(sketch, rng)
+
+
+def _transposed(sketch: Sketch, rng: np.random.Generator) -> None:
+    _, channels, height, width = sketch.shape
+    kernel = int(rng.choice([2, 4]))
+    out = _width(sketch, rng, kernel**2, height * width * 2)
+    if 4 * height * width * out > _MOST_ELEMENTS:
+        return
+    pads = [(kernel - 2) // 2] * 4
+    sketch.op(
+        "ConvTranspose", sketch.value, sketch.weight(channels, out, kernel, kernel),
+        shape=(1, out, 2 * height, 2 * width), kernel_shape=[kernel] * 2, strides=[2, 2], pads=pads,
+    )  # fmt: skip
+
+
+# --- what stands between convolutions --------------------------------------------------------------
+
+
+def _activate(sketch: Sketch, rng: np.random.Generator) -> None:
+    """The activation of what was just computed; the plain ones most often."""
+    kind = str(rng.choice(["Relu", "Relu", "Relu", "Clip", "HardSwish", "Silu", "Sigmoid", "Other", ""]))
+    if kind == "Clip":
+        low, high = (sketch.constant(np.array(bound, np.float32)) for bound in (0.0, 6.0))
+        sketch.op("Clip", sketch.value, low, high)
+    elif kind == "Silu":
+        value = sketch.op("Identity") if sketch.value.endswith("conv_out") else sketch.value
+        sketch.op("Mul", value, sketch.op("Sigmoid"))
+    elif kind == "Other":
+        sketch.op(str(rng.choice(["LeakyRelu", "Tanh", "HardSigmoid", "Elu", "Softplus"])))
+    else:
+        sketch.op(kind or "Identity")
+
+
+def _pool(sketch: Sketch, rng: np.random.Generator) -> None:
+    kernel, stride = ((2, 2), (3, 2), (3, 1), (5, 1))[int(rng.integers(4))]
+    _, channels, height, width = sketch.shape
+    if min(height, width) < kernel:
+        return
+    pads = [kernel // 2 if kernel % 2 else 0] * 4
+    size = ((side + 2 * pads[0] - kernel) // stride + 1 for side in (height, width))
+    kind = "MaxPool" if rng.random() < 0.5 else "AveragePool"
+    sketch.op(kind, shape=(1, channels, *size), kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads)
+
+
+def _attend_channels(sketch: Sketch, rng: np.random.Generator) -> None:
+    """Squeeze and excite."""
+    source, shape = sketch.value, sketch.shape
+    kind = "GlobalAveragePool" if rng.random() < 0.8 else "GlobalMaxPool"
+    sketch.op(kind, shape=(1, shape[1], 1, 1))
+    squeezed = max(8, shape[1] // 4)
+    _convolve(sketch, squeezed, 1, fused=True)
+    sketch.op("Relu")
+    _convolve(sketch, shape[1], 1, fused=True)
+    gate = sketch.op("HardSigmoid" if rng.random() < 0.5 else "Sigmoid")
+    sketch.op("Mul", source, gate, shape=shape)
+
+
+def _residual(sketch: Sketch, rng: np.random.Generator) -> None:
+    source, channels = sketch.value, sketch.shape[1]
+    if channels**2 * 9 * sketch.shape[2] * sketch.shape[3] > 2 * _MOST_MACS:
+        return
+    _convolve(sketch, channels, int(rng.choice([1, 3])))
+    sketch.op("Add", sketch.value, source)
+    if rng.random() < 0.5:
+        sketch.op("Relu")
+
+
+def _elementwise(sketch: Sketch, rng: np.random.Generator) -> None:
+    kind = str(rng.choice(["Add", "Mul", "Sub", "Div", "Max", "Pow", "Sqrt"]))
+    if kind == "Sqrt":
+        sketch.op("Abs")
+        sketch.op("Sqrt")
+    elif kind == "Pow":
+        sketch.op("Pow", sketch.value, sketch.constant(np.array(2.0, np.float32)))
+    else:
+        operand = sketch.bias(sketch.shape[-3] if len(sketch.shape) == 4 else sketch.shape[-1])
+        shaped = _as_channels(sketch, operand) if len(sketch.shape) == 4 else operand
+        sketch.op(kind, sketch.value, shaped)
+
+
+def _as_channels(sketch: Sketch, vector: str) -> str:
+    """A constant vector as (channels, 1, 1)."""
+    del vector
+    return sketch.constant(np.linspace(0.5, 1.5, sketch.shape[1], dtype=np.float32).reshape(-1, 1, 1))
+
+
+def _concatenate(sketch: Sketch, rng: np.random.Generator) -> None:
+    """Two branches side by side, as in inception and dense blocks."""
+    source, shape = sketch.value, sketch.shape
+    out = min(_width(sketch, rng, 9, shape[2] * shape[3]), 128)
+    _convolve(sketch, out, 3, fused=True)
+    left = sketch.op("Relu")
+    if 2 * (out + shape[1]) * shape[2] * shape[3] <= 2 * _MOST_ELEMENTS:
+        sketch.op("Concat", left, source, shape=(1, out + shape[1], *shape[2:]), axis=1)
+
+
+def _split(sketch: Sketch, rng: np.random.Generator) -> None:
+    """Half of the channels go through a convolution and come back, as in CSP blocks."""
+    _, channels, height, width = sketch.shape
+    if channels % 16 or (channels // 2) ** 2 * 9 * height * width > _MOST_MACS:
+        return
+    starts, ends = (
+        (np.array([0]), np.array([channels // 2])),
+        (np.array([channels // 2]), np.array([channels])),
+    )
+    source, half = sketch.value, (1, channels // 2, height, width)
+    axis = sketch.constant(np.array([1]))
+    parts = [
+        sketch.op("Slice", source, sketch.constant(start), sketch.constant(end), axis, shape=half)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    _convolve(sketch, channels // 2, 3)
+    sketch.op("Concat", parts[0], sketch.value, shape=(1, channels, height, width), axis=1)
+
+
+def _shuffle(sketch: Sketch, rng: np.random.Generator) -> None:
+    """Channels of two groups interleaved, as in ShuffleNet."""
+    del rng
+    _, channels, height, width = shape = sketch.shape
+    if channels % 2:
+        return
+    _reshape(sketch, (1, 2, channels // 2, height, width))
+    sketch.op("Transpose", shape=(1, channels // 2, 2, height, width), perm=[0, 2, 1, 3, 4])
+    _reshape(sketch, shape)
+
+
+def _resize(sketch: Sketch, rng: np.random.Generator) -> None:
+    _, channels, height, width = sketch.shape
+    if 4 * channels * height * width > _MOST_ELEMENTS:
+        return
+    mode = "nearest" if rng.random() < 0.6 else "linear"
+    extra = (
+        {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"} if mode == "nearest" else {}
+    )
+    scales = sketch.constant(np.array([1, 1, 2, 2], np.float32))
+    sketch.op(
+        "Resize", sketch.value, "", scales, shape=(1, channels, 2 * height, 2 * width), mode=mode, **extra
+    )
+
+
+def _normalise(sketch: Sketch, rng: np.random.Generator) -> None:
+    channels = sketch.shape[1]
+    scale, shift, mean = sketch.bias(channels), sketch.bias(channels), sketch.bias(channels)
+    if rng.random() < 0.5:
+        sketch.op("InstanceNormalization", sketch.value, scale, shift)
+        return
+    variance = sketch.constant(np.linspace(0.5, 1.5, channels, dtype=np.float32))
+    sketch.op("Relu")  # after a convolution the runtime would fold the normalisation away
+    sketch.op("BatchNormalization", sketch.value, scale, shift, mean, variance)
+
+
+def _pad(sketch: Sketch, rng: np.random.Generator) -> None:
+    _, channels, height, width = sketch.shape
+    pads = sketch.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+    sketch.op("Pad", sketch.value, pads, shape=(1, channels, height + 2, width + 2))
+    _pool(sketch, rng)
+
+
+def _reduce(sketch: Sketch, rng: np.random.Generator) -> None:
+    """Statistics over space, as in style and context blocks: the mean is taken away."""
+    source, shape = sketch.value, sketch.shape
+    kind = "ReduceMean" if rng.random() < 0.7 else "ReduceMax"
+    mean = sketch.op(kind, shape=(1, shape[1], 1, 1), axes=[2, 3], keepdims=1)
+    sketch.op("Sub", source, mean, shape=shape)
+
+
+# --- tokens ----------------------------------------------------------------------------------------
+
+
+def _to_tokens(sketch: Sketch, rng: np.random.Generator) -> None:
+    """Positions become tokens and channels features; too many positions are pooled first."""
+    while sketch.shape[2] * sketch.shape[3] > 400:
+        _, channels, height, width = sketch.shape
+        sketch.op(
+            "MaxPool", shape=(1, channels, height // 2, width // 2), kernel_shape=[2, 2], strides=[2, 2]
+        )
+    if sketch.shape[1] % 16 or sketch.shape[1] > 512:
+        _convolve(sketch, int(rng.choice([64, 96, 192])), 1)
+    _, channels, height, width = sketch.shape
+    _reshape(sketch, (1, channels, height * width))
+    sketch.op("Transpose", shape=(1, height * width, channels), perm=[0, 2, 1])
+
+
+def _reshape(sketch: Sketch, shape: tuple[int, ...]) -> None:
+    sketch.op("Reshape", sketch.value, sketch.constant(np.array(shape, np.int64)), shape=shape)
+
+
+def _linear(sketch: Sketch, out: int) -> None:
+    _, tokens, features = sketch.shape
+    sketch.op("MatMul", sketch.value, sketch.weight(features, out), shape=(1, tokens, out), fused=True)
+    sketch.op("Add", sketch.value, sketch.bias(out))
+
+
+def _attend(sketch: Sketch, rng: np.random.Generator) -> None:
+    """Multi-head attention."""
+    _, tokens, features = sketch.shape
+    heads = int(rng.choice([2, 4, 8]))
+    size, source = features // heads, sketch.value
+    split: list[str] = []
+    for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
+        sketch.go_to(source)
+        _linear(sketch, features)
+        _reshape(sketch, (1, tokens, heads, size))
+        moved = tuple((1, tokens, heads, size)[axis] for axis in perm)
+        split.append(sketch.op("Transpose", shape=moved, perm=perm))
+    query, key, value = split
+    sketch.op("MatMul", query, key, shape=(1, heads, tokens, tokens))
+    sketch.op("Mul", sketch.value, sketch.constant(np.array(size**-0.5, np.float32)))
+    sketch.op("Softmax", axis=-1)
+    sketch.op("MatMul", sketch.value, value, shape=(1, heads, tokens, size))
+    sketch.op("Transpose", shape=(1, tokens, heads, size), perm=[0, 2, 1, 3])
+    _reshape(sketch, (1, tokens, features))
+    _linear(sketch, features)
+
+
+def _feed_forward(sketch: Sketch, rng: np.random.Generator) -> None:
+    features = sketch.shape[2]
+    _linear(sketch, min(features * int(rng.choice([2, 4])), 1024))
+    value = sketch.value
+    sketch.op("Div", value, sketch.constant(np.array(2**0.5, np.float32)))
+    sketch.op("Erf")
+    sketch.op("Add", sketch.value, sketch.constant(np.array(1.0, np.float32)))
+    sketch.op("Mul", value, sketch.value)
+    sketch.op("Mul", sketch.value, sketch.constant(np.array(0.5, np.float32)))
+    _linear(sketch, features)
+
+
+def _layer_norm(sketch: Sketch, rng: np.random.Generator) -> None:
+    del rng
+    features = sketch.shape[2]
+    sketch.op("LayerNormalization", sketch.value, sketch.bias(features), sketch.bias(features), axis=-1)
+
+
+def _soften(sketch: Sketch, rng: np.random.Generator) -> None:
+    del rng
+    sketch.op("Softmax", axis=-1)
+
+
+def _classify(sketch: Sketch, rng: np.random.Generator) -> None:
+    """Mean over positions, a fully connected layer, often a softmax."""
+    channels = sketch.shape[1] if len(sketch.shape) == 4 else sketch.shape[2]
+    if len(sketch.shape) == 4:
+        sketch.op("GlobalAveragePool", shape=(1, channels, 1, 1))
+        sketch.op("Flatten", shape=(1, channels), axis=1)
+    else:
+        sketch.op("ReduceMean", shape=(1, channels), axes=[1], keepdims=0)
+    classes = int(rng.choice([2, 10, 100, 1000]))
+    weight, bias = sketch.weight(classes, channels), sketch.bias(classes)
+    sketch.op("Gemm", sketch.value, weight, bias, shape=(1, classes), transB=1)
+    if rng.random() < 0.5:
+        sketch.op("Softmax", axis=-1)
+
+
+_IMAGE_STEPS: tuple[Step, ...] = (
+    _dense, _pointwise, _depthwise, _dense, _pointwise, _depthwise, _grouped, _transposed, _pool, _pool,
+    _attend_channels, _residual, _residual, _elementwise, _concatenate, _split, _shuffle, _resize,
+    _normalise, _pad, _reduce, _to_tokens,
+)  # fmt: skip
+_TOKEN_STEPS: tuple[Step, ...] = (_attend, _feed_forward, _layer_norm, _soften, _elementwise)

@@ -1,0 +1,118 @@
+"""Writes small ONNX networks with random weights, float or QDQ, one operator at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+_SCALE = 1 / 32
+_TYPES = {"u": np.uint8, "s": np.int8}
+
+
+class Sketch:
+    """A network being written: operators are added to ``value``, whose shape is ``shape``.
+
+    Args:
+        shape: shape of the input, batch first.
+        rng: the source of weights.
+        int8_scheme: writes every operator between Q and DQ, with these types; float when None.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], rng: np.random.Generator, *, int8_scheme: str | None = None
+    ) -> None:
+        self.value = "input"
+        self.shape = shape
+        self._input_shape = shape
+        self._rng = rng
+        self._scheme = int8_scheme
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+        self._shapes: dict[str, tuple[int, ...]] = {"input": shape}
+        if int8_scheme:
+            self.value = self._through_int8("input")
+
+    def op(
+        self,
+        kind: str,
+        *inputs: str,
+        shape: tuple[int, ...] | None = None,
+        fused: bool = False,
+        **attributes: Any,
+    ) -> str:
+        """Adds an operator on ``inputs`` (the current value when none) and moves on to its output.
+
+        Args:
+            kind: operator of ONNX's default domain.
+            inputs: names of values.
+            shape: shape of the output, that of the current value when None.
+            fused: the next operator is fused with this one, so no Q/DQ stands between.
+            attributes: the operator's.
+        """
+        name = f"op{len(self._nodes)}/{kind.lower()}"
+        output = f"{name}_out"
+        self._nodes.append(
+            helper.make_node(kind, list(inputs or (self.value,)), [output], name=name, **attributes)
+        )
+        if shape is not None:
+            self.shape = shape
+        self.value = output if fused or self._scheme is None else self._through_int8(output)
+        self._shapes[self.value] = self.shape
+        return self.value
+
+    def go_to(self, value: str) -> None:
+        """Makes an earlier value the current one."""
+        self.value, self.shape = value, self._shapes[value]
+
+    def weight(self, *shape: int) -> str:
+        """A random weight, int8 behind a DequantizeLinear where the network is quantized."""
+        fan_in = max(int(np.prod(shape[1:])), 1)
+        array = (self._rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+        if self._scheme is None:
+            return self.constant(array)
+        dtype = _TYPES[self._scheme[2]]
+        centre = 128 if dtype is np.uint8 else 0
+        scale = float(np.abs(array).max()) / 127 or 1.0
+        integers = (np.rint(array / scale).astype(np.int16) + centre).astype(dtype)
+        return self._dequantized(self.constant(integers), scale, np.array(centre, dtype))
+
+    def bias(self, length: int) -> str:
+        """A bias; runtimes fold float biases into their quantized kernels too."""
+        return self.constant(self._rng.standard_normal(length).astype(np.float32))
+
+    def constant(self, array: NDArray[Any]) -> str:
+        """An initializer."""
+        name = f"constant{len(self._initializers)}"
+        self._initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+    def model(self, name: str, *, opset: int, ir_version: int) -> onnx.ModelProto:
+        """The finished model; its output is the current value."""
+        inputs = helper.make_tensor_value_info("input", TensorProto.FLOAT, self._input_shape)
+        outputs = helper.make_tensor_value_info(self.value, TensorProto.FLOAT, self.shape)
+        graph = helper.make_graph(self._nodes, name, [inputs], [outputs], self._initializers)
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", opset)],
+            ir_version=ir_version,
+            producer_name="edgenas",
+        )
+
+    def _through_int8(self, value: str) -> str:
+        assert self._scheme is not None, "only called in a quantized network"
+        dtype = _TYPES[self._scheme[0]]
+        zero_point = np.array(128 if dtype is np.uint8 else 0, dtype)
+        name = f"op{len(self._nodes)}/quantize"
+        inputs = [value, self.constant(np.array(_SCALE, np.float32)), self.constant(zero_point)]
+        self._nodes.append(helper.make_node("QuantizeLinear", inputs, [f"{name}_out"], name=name))
+        return self._dequantized(f"{name}_out", _SCALE, zero_point)
+
+    def _dequantized(self, value: str, scale: float, zero_point: NDArray[Any]) -> str:
+        name = f"op{len(self._nodes)}/dequantize"
+        inputs = [value, self.constant(np.array(scale, np.float32)), self.constant(zero_point)]
+        self._nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}_out"], name=name))
+        return f"{name}_out"
