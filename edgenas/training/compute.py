@@ -1,0 +1,62 @@
+"""Where training runs: the torch device, the threads and the allocator."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import Literal
+
+import torch
+
+from edgenas.errors import UsageError
+
+TorchDevice = Literal["auto", "cpu", "cuda"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def torch_device(name: str = "auto") -> torch.device:
+    """The device to train on: ``auto`` is the GPU where torch sees one, else the CPU.
+
+    Raises:
+        UsageError: there is no such device, or no GPU that torch can use.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"'{name}' is not a torch device; known: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "training was to run on a GPU, torch sees none", hint="--torch-device auto takes what there is"
+        )
+    use_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def prepare(device: torch.device, threads: int | None = None) -> None:
+    """Sets the threads of torch (all cores when None), repeatable kernels and, on the CPU, the allocator."""
+    torch.set_num_threads(threads or len(_usable_cores()))
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    else:
+        _keep_freed_memory()
+
+
+def _usable_cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _keep_freed_memory() -> None:
+    """Makes glibc keep the memory of freed tensors for the next step.
+
+    By default every activation above 32 MB is mapped anew and cleared by the kernel, which takes up
+    to half of a training step on a CPU.
+
+    Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
