@@ -102,11 +102,15 @@ class LatencyStatistics(Record):
 
 
 class NetworkLatency(Record):
-    """One model measured end to end; ``error`` says why there are no statistics."""
+    """One model measured end to end; ``error`` says why there are no statistics.
+
+    ``disturbed_rounds`` were repeated, because the device's clock or load changed during them.
+    """
 
     model_sha256: str
     threads: int
     statistics: LatencyStatistics | None = None
+    disturbed_rounds: int = 0
     error: str | None = None
 
 
@@ -277,6 +281,77 @@ class TableSummary(Record):
     runs: int
     size_bytes: int
     updated_at: str
+
+
+class TableCell(Record):
+    """What a table holds for one space, precision, thread count and runtime."""
+
+    space: str
+    precision: str
+    threads: int
+    runtime: str
+    fitted_networks: int
+    held_out_networks: int
+    failed_networks: int
+    kernels: int
+    rounds: int
+
+
+class TableShown(Record):
+    """A table by the spaces, precisions and thread counts that were measured."""
+
+    summary: TableSummary
+    environment: Environment | None
+    cells: tuple[TableCell, ...]
+
+
+class TableExport(Record):
+    """Where a table was exported to, and how many rows of each kind."""
+
+    device: str
+    output: str
+    format: str
+    rows: dict[str, int]
+
+
+class TableImport(Record):
+    """What an import added to a table; rows that were there already are not counted."""
+
+    device: str
+    source: str
+    added: dict[str, int]
+
+
+class TableDifference(Record):
+    """One network or kernel that two tables both measured; ``ratio`` is right over left."""
+
+    what: str
+    name: str
+    left_ms: float
+    right_ms: float
+    ratio: float
+
+
+class TableDiff(Record):
+    """Two tables side by side: what only one has, and how far the common measurements differ."""
+
+    left: str
+    right: str
+    only_left: int
+    only_right: int
+    common: int
+    median_ratio: float
+    largest: tuple[TableDifference, ...]
+
+
+class TableVerification(Record):
+    """Whether every row of a table is what was written; ``problems`` names those that are not."""
+
+    device: str
+    path: str
+    rows: dict[str, int]
+    problems: tuple[str, ...]
+    intact: bool
 
 
 class Candidate(Record):

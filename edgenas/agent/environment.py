@@ -1,0 +1,123 @@
+"""Where a measurement is made: what stays (processor, runtime) and what moves (clock, heat, load)."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from .backend import Backend
+from .cpu import describe_cpu, output_of, text_of
+
+# Written into the image of a virtual board, whose clock counts instructions.
+VIRTUAL_CLOCK_MARK = "/etc/edgenas-virtual-clock"
+
+# Bits 0 to 3 of the Raspberry Pi firmware's answer are what holds now: under-voltage, frequency
+# capped, throttled, soft temperature limit.
+# Source: raspberrypi/documentation, "vcgencmd get_throttled".
+_THROTTLED_NOW = 0xF
+
+
+def read_environment(backend: Backend) -> Dict[str, Any]:
+    """The ``Environment`` record of this device and this runtime."""
+    name, features = describe_cpu()
+    ir_version, opset = backend.supported()
+    return {
+        "architecture": platform.machine(),
+        "cpu_model": name,
+        "cpu_features": features,
+        "cores": usable_cores(),
+        "memory_bytes": _memory("MemTotal") or 0,
+        "operating_system": _operating_system(),
+        "python_version": platform.python_version(),
+        "runtime": backend.name,
+        "runtime_version": backend.version(),
+        "supported_ir_version": ir_version,
+        "supported_opset": opset,
+        "virtual_clock": os.path.exists(VIRTUAL_CLOCK_MARK),
+        "governor": text_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
+        "frequency_mhz": frequency_mhz(),
+        "temperature_c": temperature_c(),
+        "throttled": throttled(),
+        "load_1m": os.getloadavg()[0],
+        "free_memory_bytes": free_memory_bytes(),
+    }
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: its affinity, and the quota of its control group."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    quota = re.match(r"(\d+) (\d+)", text_of("/sys/fs/cgroup/cpu.max"))
+    return min(cores, math.ceil(int(quota[1]) / int(quota[2]))) if quota else cores
+
+
+def frequency_mhz() -> Optional[float]:
+    """The mean clock of the cores right now; None where the system does not tell."""
+    paths = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    scaled = [int(text) / 1000 for text in map(text_of, map(str, paths)) if text.isdigit()]
+    found = scaled or [float(mhz) for mhz in re.findall(r"cpu MHz\s*:\s*([\d.]+)", text_of("/proc/cpuinfo"))]
+    return sum(found) / len(found) if found else None
+
+
+def temperature_c() -> Optional[float]:
+    """The hottest sensor of the processor; of anything, where none says it is the processor's."""
+    zones: Dict[bool, List[float]] = {True: [], False: []}
+    for zone in Path("/sys/class/thermal").glob("thermal_zone*"):
+        reading = text_of(str(zone / "temp"))
+        if re.fullmatch(r"-?\d+", reading):
+            kind = text_of(str(zone / "type")).lower()
+            zones[any(word in kind for word in ("cpu", "soc", "pkg", "core"))].append(int(reading) / 1000)
+    readings = zones[True] or zones[False]
+    return max(readings) if readings else None
+
+
+def throttled() -> Optional[bool]:
+    """Whether a Raspberry Pi's firmware slows the processor right now; None on other devices."""
+    text = text_of("/sys/devices/platform/soc/soc:firmware/get_throttled")
+    if not text and os.path.exists("/proc/device-tree/model"):
+        text = output_of("vcgencmd", "get_throttled").partition("=")[2]
+    if not re.fullmatch(r"(0x)?[0-9a-fA-F]+", text):
+        return None
+    return bool(int(text, 16) & _THROTTLED_NOW)
+
+
+def free_memory_bytes() -> Optional[int]:
+    """Memory that can be taken without swapping, within the limit of the control group."""
+    free = _memory("MemAvailable")
+    limit, used = text_of("/sys/fs/cgroup/memory.max"), text_of("/sys/fs/cgroup/memory.current")
+    if free is not None and limit.isdigit() and used.isdigit():
+        return max(0, min(free, int(limit) - int(used)))
+    return free
+
+
+def resident_bytes(field: str = "VmRSS") -> int:
+    """Memory of this process: ``VmRSS`` now, ``VmHWM`` at most since it started."""
+    found = re.search(rf"{field}:\s*(\d+) kB", text_of("/proc/self/status"))
+    if found:
+        return int(found[1]) * 1024
+    import resource
+
+    # Without /proc (macOS, in bytes) the peak has to stand for the present as well.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _memory(field: str) -> Optional[int]:
+    found = re.search(rf"{field}:\s*(\d+) kB", text_of("/proc/meminfo"))
+    if found:
+        return int(found[1]) * 1024
+    size = output_of("sysctl", "-n", "hw.memsize") if platform.system() == "Darwin" else ""
+    return int(size) if size.isdigit() else None
+
+
+def _operating_system() -> str:
+    release = re.search(r'PRETTY_NAME="?([^"\n]+)', text_of("/etc/os-release"))
+    return (
+        f"{release[1]}, Linux {platform.release()}"
+        if release
+        else f"{platform.system()} {platform.release()}"
+    )

@@ -1,0 +1,123 @@
+"""Measures one model alone in a process that has never run anything else."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+from .backend import Backend, random_feed
+from .conditions import Disturbance
+from .environment import resident_bytes
+from .failures import AgentError
+from .latencies import statistics_of
+
+ROUNDS = 20
+
+
+def characterise(
+    backend: Backend, model: Path, threads: int, runs: int, cool: Callable[[], None]
+) -> Dict[str, Any]:
+    """The ``Characterisation`` record; this process must be fresh for it to be true.
+
+    Runs are timed one after the other in ``ROUNDS`` equal parts: the repeatable latency is the median
+    of the parts' fastest, the quantiles are those of all runs.
+    """
+    start = time.perf_counter()
+    session = backend.load(model, threads)
+    load_s = time.perf_counter() - start
+    session.bind(random_feed(session.inputs, 0))
+    for _ in range(3):
+        session.run()
+    parts = _timed_parts(session.run, runs, cool)
+    return {
+        "threads": threads,
+        "statistics": statistics_of([min(part) for part in parts], [run for part in parts for run in part]),
+        "load_ms": 1e3 * load_s,
+        "peak_memory_bytes": resident_bytes("VmHWM"),
+    }
+
+
+def _timed_parts(run: Callable[[], None], runs: int, cool: Callable[[], None]) -> List[List[float]]:
+    """Latencies in ms, in parts. A disturbed part is timed once more, and its better half kept."""
+    size, disturbance = max(1, -(-runs // ROUNDS)), Disturbance()
+    parts: List[List[float]] = []
+    while sum(map(len, parts)) < runs:
+        cool()
+        disturbance.begin()
+        part = _timed(run, size)
+        if disturbance.disturbed():
+            part = min(part, _timed(run, size), key=min)
+        parts.append(part)
+    return parts
+
+
+def _timed(run: Callable[[], None], count: int) -> List[float]:
+    latencies_ms = []
+    for _ in range(count):
+        start = time.perf_counter()
+        run()
+        latencies_ms.append(1e3 * (time.perf_counter() - start))
+    return latencies_ms
+
+
+class FreshProcess:
+    """Another agent, which serves one request and ends; it ends with this one in any case."""
+
+    def __init__(self, cache: str) -> None:
+        command = [sys.executable, *_this_program(), cache]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, requests: List[Dict[str, Any]], relay: Callable[[str, Dict[str, Any]], None]) -> Any:
+        """The result of the last request; events of it go to ``relay``.
+
+        Raises:
+            AgentError: a request failed, or the process ended.
+        """
+        try:
+            for request in requests:
+                result = self._ask_one(request, relay)
+        finally:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
+        return result
+
+    def _ask_one(self, request: Dict[str, Any], relay: Callable[[str, Dict[str, Any]], None]) -> Any:
+        pipe_in, pipe_out = self._process.stdin, self._process.stdout
+        assert pipe_in is not None and pipe_out is not None
+        try:
+            pipe_in.write(json.dumps(request).encode() + b"\n")
+            pipe_in.flush()
+        except BrokenPipeError:
+            raise AgentError("crash", self._end()) from None
+        for line in pipe_out:
+            message = json.loads(line)
+            if message.get("id") != request["id"]:
+                continue
+            if message["kind"] == "result":
+                return message["data"]
+            if message["kind"] == "error":
+                raise AgentError(message["data"]["kind"], message["data"]["message"])
+            if message["name"] != "alive":
+                relay(message["name"], message["data"])
+        raise AgentError("crash", self._end())
+
+    def _end(self) -> str:
+        code = self._process.wait()
+        if code >= 0:
+            return f"the process that ran the model ended with code {code}"
+        return f"the process that ran the model was ended by {signal.Signals(-code).name}"
+
+
+def _this_program() -> List[str]:
+    """How this very agent was started: as an archive, or as a module of the package."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return ["-m", spec.name.replace(".__main__", "")]
+    return [sys.argv[0]]

@@ -1,0 +1,187 @@
+"""The few parts of ONNX's protobuf encoding that the agent reads and writes without the onnx package.
+
+Source: onnx/onnx.proto for the field numbers, protobuf.dev/programming-guides/encoding for the wire.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple, Union
+
+Value = Union[int, memoryview]
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+class Node(NamedTuple):
+    """One node of a graph."""
+
+    name: str
+    op_type: str
+    domain: str
+    inputs: List[str]
+    outputs: List[str]
+    attributes: Dict[str, Any]
+
+
+class Graph(NamedTuple):
+    """The nodes of a model's main graph in order, and the shapes of its initializers."""
+
+    nodes: List[Node]
+    initializers: Dict[str, Tuple[int, ...]]
+
+
+def read_graph(model: bytes) -> Graph:
+    """The main graph of an encoded ``ModelProto``; weights are skipped, not copied.
+
+    Raises:
+        ValueError: these bytes are not a model.
+    """
+    nodes: List[Node] = []
+    initializers: Dict[str, Tuple[int, ...]] = {}
+    for number, graph in _fields(memoryview(model)):
+        if number != 7:
+            continue
+        for field, value in _fields(_bytes(graph)):
+            if field == 1:
+                nodes.append(_node(_bytes(value)))
+            elif field == 5:
+                name, shape = _initializer(_bytes(value))
+                initializers[name] = shape
+    return Graph(nodes, initializers)
+
+
+def tiny_model(ir_version: int, opset: int) -> bytes:
+    """A model of one ``Identity`` node over a float vector, to ask a runtime what it accepts."""
+    vector = _field(1, _field(1, 1) + _field(2, _field(1, _field(1, 1))))
+    node = _field(1, b"x") + _field(2, b"y") + _field(3, b"probe") + _field(4, b"Identity")
+    ports = _field(11, _field(1, b"x") + _field(2, vector)) + _field(12, _field(1, b"y") + _field(2, vector))
+    graph = _field(1, node) + _field(2, b"probe") + ports
+    return _field(1, ir_version) + _field(7, graph) + _field(8, _field(2, opset))
+
+
+def _node(data: memoryview) -> Node:
+    node = Node("", "", "", [], [], {})
+    texts = {3: "", 4: "", 7: ""}
+    for number, value in _fields(data):
+        if number == 1:
+            node.inputs.append(_text(value))
+        elif number == 2:
+            node.outputs.append(_text(value))
+        elif number in texts:
+            texts[number] = _text(value)
+        elif number == 5:
+            name, attribute = _attribute(_bytes(value))
+            if attribute is not None:
+                node.attributes[name] = attribute
+    return node._replace(name=texts[3], op_type=texts[4], domain=texts[7])
+
+
+def _attribute(data: memoryview) -> Tuple[str, Any]:
+    """Name and value of an attribute; None for tensors and graphs, which no kernel key needs."""
+    name, value = "", None  # type: Tuple[str, Any]
+    ints: List[int] = []
+    floats: List[float] = []
+    strings: List[str] = []
+    for number, raw in _fields(data):
+        if number == 1:
+            name = _text(raw)
+        elif number == 2:
+            value = struct.unpack("<f", _bytes(raw))[0]
+        elif number == 3:
+            value = _signed(raw)
+        elif number == 4:
+            value = _text(raw)
+        elif number == 7:
+            floats += _floats(_bytes(raw))
+        elif number == 8:
+            ints += _integers(raw)
+        elif number == 9:
+            strings.append(_text(raw))
+    return name, ints or floats or strings or value
+
+
+def _initializer(data: memoryview) -> Tuple[str, Tuple[int, ...]]:
+    name, shape = "", []  # type: Tuple[str, List[int]]
+    for number, value in _fields(data):
+        if number == 1:
+            shape += _integers(value)
+        elif number == 8:
+            name = _text(value)
+    return name, tuple(shape)
+
+
+def _fields(data: memoryview) -> Iterator[Tuple[int, Value]]:
+    position, end = 0, len(data)
+    while position < end:
+        key, position = _varint(data, position)
+        kind = key & 7
+        if kind == _VARINT:
+            value, position = _varint(data, position)
+            yield key >> 3, value
+            continue
+        size = {_FIXED64: 8, _FIXED32: 4}.get(kind, -1)
+        if kind == _LENGTH:
+            size, position = _varint(data, position)
+        if size < 0 or position + size > end:
+            raise ValueError("not a protobuf message")
+        yield key >> 3, data[position : position + size]
+        position += size
+
+
+def _varint(data: memoryview, position: int) -> Tuple[int, int]:
+    result = shift = 0
+    while position < len(data) and shift < 70:
+        byte = data[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+        shift += 7
+    raise ValueError("not a protobuf message")
+
+
+def _signed(value: Value) -> int:
+    if not isinstance(value, int):
+        raise ValueError("not an integer field")
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _bytes(value: Value) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("not a bytes field")
+    return value
+
+
+def _text(value: Value) -> str:
+    return bytes(_bytes(value)).decode("utf-8", "replace")
+
+
+def _integers(value: Value) -> List[int]:
+    """Repeated integers, packed or not."""
+    if isinstance(value, int):
+        return [_signed(value)]
+    found, position = [], 0
+    while position < len(value):
+        number, position = _varint(value, position)
+        found.append(_signed(number))
+    return found
+
+
+def _floats(value: memoryview) -> List[float]:
+    return list(struct.unpack(f"<{len(value) // 4}f", value[: len(value) // 4 * 4]))
+
+
+def _field(number: int, value: Union[int, bytes]) -> bytes:
+    if isinstance(value, int):
+        return _encoded(number << 3) + _encoded(value)
+    return _encoded(number << 3 | _LENGTH) + _encoded(len(value)) + value
+
+
+def _encoded(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,116 @@
+"""Rounds of several sessions, interleaved in shuffled order until each is known well enough."""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import Callable, Dict, List, NamedTuple, Optional
+
+import numpy as np
+
+from .backend import Session
+from .conditions import Disturbance
+from .latencies import relative_halfwidth, statistics_of
+
+_TURN_S = 0.003
+_FEWEST_RUNS, _MOST_RUNS = 5, 64
+# A long run needs fewer repetitions: what disturbs it does not fit between two of them anyway.
+_LONG_RUN_S, _RUNS_OF_LONG = 0.02, 3
+_VERY_LONG_RUN_S, _RUNS_OF_VERY_LONG = 0.2, 2
+
+
+class Plan(NamedTuple):
+    """When to stop. ``deadline`` is on the clock of ``time.monotonic``."""
+
+    min_rounds: int
+    max_rounds: int
+    relative_halfwidth: float
+    deadline: Optional[float]
+    runs_per_round: Optional[int]
+    seed: int
+
+
+class Contender:
+    """One session with what it was measured to take."""
+
+    def __init__(self, content: str, session: Session) -> None:
+        self.content, self.session = content, session
+        self.rounds_ms: List[float] = []
+        self.disturbed_ms: List[float] = []
+        self.runs_ms: List[float] = []
+        self._runs = _FEWEST_RUNS
+
+    def warm_up(self, runs_per_round: Optional[int]) -> None:
+        """Runs until caches and pools are warm, and decides how many runs a turn takes."""
+        fastest = min(self._timed() for _ in range(2 if runs_per_round else 3))
+        self._runs = runs_per_round or _runs_for(fastest)
+
+    def turn(self) -> List[float]:
+        """The latencies of one turn in ms. The first run after another model's is not counted."""
+        if self._runs > 1:
+            self._timed()
+        return [1e3 * self._timed() for _ in range(self._runs)]
+
+    def settled(self, plan: Plan) -> bool:
+        """Whether the median is known narrowly enough from undisturbed rounds, or from twice as many."""
+        enough = [self.rounds_ms] if len(self.rounds_ms) >= plan.min_rounds else []
+        if len(self.rounds_ms) + len(self.disturbed_ms) >= 2 * plan.min_rounds:
+            enough.append(self.rounds_ms + self.disturbed_ms)
+        return any(relative_halfwidth(rounds) <= plan.relative_halfwidth for rounds in enough)
+
+    def statistics(self, min_rounds: int) -> Dict[str, object]:
+        """The ``LatencyStatistics``; where too few rounds were undisturbed, of all of them."""
+        enough = len(self.rounds_ms) >= min_rounds
+        rounds_ms = self.rounds_ms if enough else self.rounds_ms + self.disturbed_ms
+        return statistics_of(rounds_ms, self.runs_ms)
+
+    def _timed(self) -> float:
+        start = time.perf_counter()
+        self.session.run()
+        return time.perf_counter() - start
+
+
+def measure_rounds(contenders: List[Contender], plan: Plan, before_round: Callable[[int], None]) -> None:
+    """Measures the contenders side by side.
+
+    A round gives each contender that is not settled one turn, in an order of its own; a round in
+    which the conditions changed is kept apart and repeated. At most ``2 * max_rounds`` are made.
+    """
+    generator, disturbance = np.random.default_rng(plan.seed), Disturbance()
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(2 * plan.max_rounds):
+            waiting = [one for one in contenders if _wants_round(one, plan)]
+            if not waiting or (number > 0 and plan.deadline and time.monotonic() > plan.deadline):
+                break
+            before_round(number)
+            order = [waiting[position] for position in generator.permutation(len(waiting))]
+            _round(order, disturbance)
+    finally:
+        gc.enable()
+
+
+def _wants_round(contender: Contender, plan: Plan) -> bool:
+    undisturbed, all_rounds = len(contender.rounds_ms), len(contender.rounds_ms) + len(contender.disturbed_ms)
+    if undisturbed >= plan.max_rounds or contender.settled(plan):
+        return False
+    # Where the device is never left alone, repeating without end would not make it so.
+    return all_rounds < plan.max_rounds or undisturbed >= plan.max_rounds // 2
+
+
+def _round(contenders: List[Contender], disturbance: Disturbance) -> None:
+    disturbance.begin()
+    turns = [(contender, contender.turn()) for contender in contenders]
+    disturbed = disturbance.disturbed()
+    for contender, runs_ms in turns:
+        (contender.disturbed_ms if disturbed else contender.rounds_ms).append(min(runs_ms))
+        contender.runs_ms.extend(runs_ms)
+
+
+def _runs_for(latency_s: float) -> int:
+    if latency_s >= _VERY_LONG_RUN_S:
+        return _RUNS_OF_VERY_LONG
+    if latency_s >= _LONG_RUN_S:
+        return _RUNS_OF_LONG
+    return min(_MOST_RUNS, max(_FEWEST_RUNS, round(_TURN_S / latency_s)))

@@ -1,0 +1,207 @@
+"""The requests that the agent serves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Callable, ContextManager, Dict, List, Optional
+
+from .backend import Backend, get_backend, random_feed
+from .cache import ContentCache
+from .conditions import cool_down
+from .environment import free_memory_bytes, read_environment, resident_bytes
+from .evaluation import Evaluation
+from .failures import AgentError, reported_as
+from .fresh import FreshProcess, characterise
+from .lease import Lease
+from .parameters import Parameters
+from .protocol import PROTOCOL, Channel
+from .rounds import Contender, Plan, measure_rounds
+
+_CACHE_LIMIT_BYTES = 4 << 30
+_MOST_SESSIONS = 24
+_MEMORY_SHARE = 0.4
+
+
+class Service:
+    """State of one agent: its runtime, its cache and the evaluations that are open."""
+
+    def __init__(self, channel: Channel, cache_folder: str) -> None:
+        self._channel = channel
+        self._folder = Path(cache_folder) if cache_folder else Path.home() / ".cache" / "edgenas"
+        self._cache = ContentCache(self._folder / "content", _CACHE_LIMIT_BYTES)
+        self._lease = Lease(self._folder / "measuring.lock", f"process {os.getpid()}")
+        self._backend: Optional[Backend] = None
+        self._evaluations: Dict[int, Evaluation] = {}
+        self._methods: Dict[str, Callable[[Parameters], Any]] = {
+            "hello": self._hello,
+            "environment": self._environment,
+            "have": self._have,
+            "put": self._put,
+            "compare": self._compare,
+            "trace": self._trace,
+            "characterise": self._characterise,
+            "characterise_here": self._characterise_here,
+            "evaluate_open": self._evaluate_open,
+            "evaluate_next": self._evaluate_next,
+            "evaluate_close": self._evaluate_close,
+        }
+
+    def serve(self, method: str, params: Dict[str, Any]) -> Any:
+        """The result of one request.
+
+        Raises:
+            AgentError: it cannot be served.
+        """
+        if method not in self._methods:
+            raise AgentError("request", f"there is no method {method!r}; known: {', '.join(self._methods)}")
+        return self._methods[method](Parameters(params))
+
+    def _hello(self, given: Parameters) -> Any:
+        asked = given.integer("protocol", 0)
+        if asked != PROTOCOL:
+            raise AgentError("request", f"this agent speaks protocol {PROTOCOL}, asked was {asked}")
+        self._backend = get_backend(given.text("runtime"))
+        self._lease = Lease(self._folder / "measuring.lock", given.text("holder"))
+        return {"protocol": PROTOCOL}
+
+    def _environment(self, _: Parameters) -> Any:
+        return read_environment(self._runtime)
+
+    def _have(self, given: Parameters) -> Any:
+        return [{"complete": done, "size": size} for done, size in self._cache.sizes(given.texts("contents"))]
+
+    def _put(self, given: Parameters) -> Any:
+        content, offset = given.text("content"), given.integer("offset", 0)
+        self._cache.append(content, offset, given.text("data"), last=given.flag("last", False))
+        return {}
+
+    def _trace(self, given: Parameters) -> Any:
+        content, threads, runs = given.text("model"), _threads(given), given.integer("runs", 40, least=1)
+        model = self._cache.path(content)
+        # One run shows the structure; its time means nothing, so that nobody has to be kept waiting.
+        with self._alone() if runs > 1 else contextlib.nullcontext():
+            self._cool(given)
+            trace = self._runtime.trace(model, threads, runs=runs, seed=0)
+        return {"runs": runs, "run_latency_ms": trace.run_latency_ms, "kernels": trace.kernels}
+
+    def _compare(self, given: Parameters) -> Any:
+        contents = given.texts("models")
+        limit_s = given.optional_number("time_limit_s")
+        with self._alone():
+            deadline = None if limit_s is None else time.monotonic() + limit_s
+            contenders, failures = self._contenders(contents, _threads(given), given)
+            plan = Plan(
+                given.integer("min_rounds", 8, least=2),
+                given.integer("max_rounds", 40, least=2),
+                given.number("relative_halfwidth", 0.01),
+                deadline,
+                given.integer("runs_per_round", 0) or None,
+                given.integer("seed", 0),
+            )
+            measure_rounds(contenders, plan, lambda number: self._before_round(number, given))
+        results = {one.content: _measured(one, plan) for one in contenders}
+        results.update({content: {"error": reason} for content, reason in failures.items()})
+        return {"results": results}
+
+    def _contenders(self, contents: List[str], threads: int, given: Parameters) -> Any:
+        """Loads sessions until the batch is full or memory is short; at least one."""
+        contenders: List[Contender] = []
+        failures: Dict[str, str] = {}
+        before, free = resident_bytes(), free_memory_bytes() or 1 << 30
+        most = given.integer("most_sessions", _MOST_SESSIONS, least=1)
+        for content in contents:
+            if len(contenders) >= most or resident_bytes() - before > _MEMORY_SHARE * free:
+                break
+            self._channel.event("loading", model=content)
+            path = self._cache.path(content)
+            try:
+                contenders.append(self._contender(content, path, threads, given))
+            except AgentError as failure:
+                failures[content] = failure.message
+        self._channel.event("measuring", models=len(contenders))
+        return contenders, failures
+
+    def _contender(self, content: str, path: Path, threads: int, given: Parameters) -> Contender:
+        session = self._runtime.load(path, threads)
+        session.bind(random_feed(session.inputs, 0))
+        contender = Contender(content, session)
+        with reported_as("runtime", "the first run failed"):
+            contender.warm_up(given.integer("runs_per_round", 0) or None)
+        return contender
+
+    def _before_round(self, number: int, given: Parameters) -> None:
+        self._cool(given)
+        if number:
+            self._channel.event("round", number=number)
+
+    def _characterise(self, given: Parameters) -> Any:
+        self._cache.path(given.text("model"))
+        fresh = {"runtime": self._runtime.name, "protocol": PROTOCOL, "holder": ""}
+        here = {
+            "model": given.text("model"),
+            "threads": _threads(given),
+            "runs": given.integer("runs", 200, least=100),
+            "temperature_limit_c": given.optional_number("temperature_limit_c"),
+        }
+        requests = [
+            {"id": 1, "method": "hello", "params": fresh},
+            {"id": 2, "method": "characterise_here", "params": here},
+        ]
+        with self._alone():
+            return FreshProcess(str(self._folder)).ask(
+                requests, lambda name, data: self._channel.event(name, **data)
+            )
+
+    def _characterise_here(self, given: Parameters) -> Any:
+        model, runs = self._cache.path(given.text("model")), given.integer("runs", 200, least=1)
+        return characterise(self._runtime, model, _threads(given), runs, lambda: self._cool(given))
+
+    def _evaluate_open(self, given: Parameters) -> Any:
+        model = self._cache.path(given.text("model"))
+        session = self._runtime.load(model, _threads(given), optimized=given.flag("optimized", True))
+        arrays = {name: self._cache.path(content) for name, content in given.text_map("inputs").items()}
+        evaluation = Evaluation(session, arrays, given.integer("batch", 1, least=1))
+        handle = max(self._evaluations, default=0) + 1
+        self._evaluations[handle] = evaluation
+        return {"handle": handle, "items": evaluation.items}
+
+    def _evaluate_next(self, given: Parameters) -> Any:
+        handle = given.integer("handle", 0)
+        if handle not in self._evaluations:
+            raise AgentError("request", f"there is no evaluation {handle}")
+        with self._alone():
+            batches, following = self._evaluations[handle].outputs(given.integer("start", 0))
+        return {"batches": batches, "next": following}
+
+    def _evaluate_close(self, given: Parameters) -> Any:
+        self._evaluations.pop(given.integer("handle", 0), None)
+        return {}
+
+    def _alone(self) -> ContextManager[None]:
+        return self._lease.held(lambda holder: self._channel.event("waiting", holder=holder))
+
+    def _cool(self, given: Parameters) -> None:
+        cool_down(given.optional_number("temperature_limit_c"), self._report_cooling)
+
+    def _report_cooling(self, temperature: float) -> None:
+        self._channel.event("cooling", temperature_c=temperature)
+
+    @property
+    def _runtime(self) -> Backend:
+        if self._backend is None:
+            raise AgentError("request", "the first request is 'hello'")
+        return self._backend
+
+
+def _threads(given: Parameters) -> int:
+    return given.integer("threads", 1, least=1)
+
+
+def _measured(contender: Contender, plan: Plan) -> Dict[str, Any]:
+    return {
+        "statistics": contender.statistics(plan.min_rounds),
+        "disturbed_rounds": len(contender.disturbed_ms),
+    }

@@ -1,0 +1,6 @@
+"""Devices: what is known about them and how they are reached."""
+
+from edgenas.device_profiles.loading import list_profiles, load_profile
+from edgenas.device_profiles.profile import DeviceProfile, Fact, read_profile
+
+__all__ = ["DeviceProfile", "Fact", "list_profiles", "load_profile", "read_profile"]

@@ -1,0 +1,43 @@
+"""Finds profiles: those that come with EdgeNAS, the user's, the workspace's; later ones win."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgenas.device_profiles.profile import DeviceProfile, read_profile
+from edgenas.errors import UnknownNameError
+from edgenas.workspace import Workspace, configuration_folder
+
+BUILT_IN = Path(__file__).parent / "builtin"
+
+
+def load_profile(device: str, workspace: Workspace) -> DeviceProfile:
+    """The profile of one device. Profiles of other devices are not even read.
+
+    Raises:
+        UnknownNameError: there is none with this id.
+        UsageError: its file is not a valid profile.
+    """
+    paths = _paths(workspace)
+    if device not in paths:
+        raise UnknownNameError(
+            "device",
+            device,
+            paths,
+            hint=f"add it: edgenas device add {device} --profile rpi4 --host USER@HOST",
+        )
+    return read_profile(paths[device])
+
+
+def list_profiles(workspace: Workspace) -> tuple[DeviceProfile, ...]:
+    """All profiles by id.
+
+    Raises:
+        UsageError: a file is not a valid profile.
+    """
+    return tuple(read_profile(path) for _, path in sorted(_paths(workspace).items()))
+
+
+def _paths(workspace: Workspace) -> dict[str, Path]:
+    folders = (BUILT_IN, configuration_folder() / "device_profiles", workspace.device_profiles)
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}

@@ -1,0 +1,275 @@
+"""A device that can be asked to measure."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edgenas.device_profiles import DeviceProfile
+from edgenas.errors import AgentProtocolError, DeviceUnreachableError, MeasurementError
+from edgenas.measuring import messages
+from edgenas.measuring.comparison import ComparePlan, Comparer
+from edgenas.measuring.connection import Connection
+from edgenas.measuring.conversation import AgentEndedError, ContentMissingError, Conversation
+from edgenas.measuring.shipping import Shipper
+from edgenas.progress import warn
+from edgenas.records import Characterisation, Environment, KernelTrace, NetworkLatency
+
+_Outputs = dict[str, npt.NDArray[Any]]
+_Done = TypeVar("_Done")
+_BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+
+
+class Agent:
+    """The agent of one device. Use it in a ``with`` block of ``connect``.
+
+    Attributes:
+        profile: the device's profile.
+        environment: what the device said about itself when it was connected or last refreshed.
+        threads: the profile's thread count, else all the cores that the device has.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.profile: DeviceProfile = connection.profile
+        self._conversation = Conversation(connection)
+        self._shipper = Shipper(self._conversation)
+        self.environment = self._read_environment()
+        self.threads = self.profile.threads or self.environment.cores
+
+    def refresh_environment(self) -> Environment:
+        """The environment as it is now: governor, temperature, load, free memory."""
+        self.environment = self._read_environment()
+        return self.environment
+
+    def ship(self, path: Path) -> str:
+        """Puts a model or an array into the device's cache, unless it is there.
+
+        Returns:
+            The sha256 of its content, by which it is named in all the other calls. Keep the file as
+            long as the agent: the device's cache has a limit, and what it dropped is sent again.
+
+        Raises:
+            DeviceError: the device has no room for it, or is gone.
+        """
+        content = self._shipper.hash_of(path)
+        self._steadily(lambda: self._shipper.ensure([content]))
+        return content
+
+    def compare(
+        self,
+        models: Sequence[str],
+        *,
+        threads: int,
+        min_rounds: int = 8,
+        max_rounds: int = 40,
+        relative_halfwidth: float = 0.01,
+        time_limit_s: float | None = None,
+    ) -> Iterator[NetworkLatency]:
+        """Measures models side by side, in interleaved rounds, as many at once as memory allows.
+
+        Args:
+            models: hashes of shipped models; repeated ones are measured once.
+            relative_halfwidth: a model is done when the 95 % interval of its median is this narrow,
+                after ``min_rounds``, or after ``max_rounds``.
+            time_limit_s: when it is over, what was not begun is yielded with an error.
+
+        Yields:
+            Each model's latency as soon as its batch is done. A model that fails, even one that
+            takes the agent with it, has an error and no statistics.
+
+        Raises:
+            DeviceError: the device itself failed.
+        """
+        plan = ComparePlan(threads, min_rounds, max_rounds, relative_halfwidth)
+        comparer = Comparer(self.profile, plan, self._conversation, self._shipper, self._steadily)
+        yield from comparer.compare(models, time_limit_s)
+
+    def trace(self, model: str, *, threads: int, runs: int = 40) -> KernelTrace:
+        """The kernels of one model as the runtime executes them, with their times.
+
+        Args:
+            runs: with 1 the structure is right and the times mean nothing.
+
+        Raises:
+            MeasurementError: the model cannot be run, or took the agent with it.
+        """
+        limit = self.profile.temperature_limit_c
+        traced = self._measured(
+            [model],
+            lambda: self._conversation.ask(
+                "trace", messages.Traced, model=model, threads=threads, runs=runs, temperature_limit_c=limit
+            ),
+        )
+        trace = KernelTrace(
+            model_sha256=model,
+            runtime=self.environment.runtime,
+            runtime_version=self.environment.runtime_version,
+            threads=threads,
+            runs=traced.runs,
+            run_latency_ms=traced.run_latency_ms,
+            kernels=traced.kernels,
+        )
+        return self._checked(messages.plausible_trace, trace)
+
+    def characterise(self, model: str, *, threads: int, runs: int = 200) -> Characterisation:
+        """One model alone in a fresh process: quantiles over ``runs`` (at least 100), load time, memory.
+
+        Raises:
+            MeasurementError: the model cannot be run.
+        """
+        limit = self.profile.temperature_limit_c
+        found = self._measured(
+            [model],
+            lambda: self._conversation.ask(
+                "characterise",
+                messages.Characterised,
+                model=model,
+                threads=threads,
+                runs=max(100, runs),
+                temperature_limit_c=limit,
+            ),
+        )
+        return Characterisation(
+            model_sha256=model,
+            threads=threads,
+            statistics=self._checked(messages.plausible, found.statistics),
+            load_ms=found.load_ms,
+            peak_memory_bytes=found.peak_memory_bytes,
+        )
+
+    def evaluate(
+        self,
+        model: str,
+        inputs: Mapping[str, str],
+        *,
+        threads: int,
+        batch: int = 1,
+        optimized: bool = True,
+    ) -> Iterator[_Outputs]:
+        """A model's outputs over arrays, with the device's own kernels, in bounded memory.
+
+        Args:
+            inputs: for each input of the model the hash of a shipped .npy file (N, ...).
+            batch: items in one run where the model's batch is symbolic; else the model's own.
+            optimized: False switches the runtime's graph optimization off (ONNX Runtime only).
+
+        Yields:
+            Outputs by name, arrays (batch, ...), the last one possibly shorter.
+
+        Raises:
+            MeasurementError: the arrays do not fit the model, or it cannot be run.
+        """
+        contents = [model, *inputs.values()]
+        options = {"model": model, "inputs": dict(inputs), "threads": threads, "batch": batch}
+        start, items, started_by, handle = 0, 1, -1, 0
+        try:
+            while start < items:
+                if started_by != self._conversation.starts:
+                    opened = self._measured(contents, lambda: self._open(options, optimized))
+                    handle, items, started_by = opened.handle, opened.items, self._conversation.starts
+                outputs = self._next_outputs(handle, start)
+                if outputs is not None:
+                    yield from outputs[0]
+                    start = self._advanced(start, outputs[1], items)
+        finally:
+            self._close_evaluation(handle, started_by)
+
+    def close(self) -> None:
+        """Ends the agent."""
+        self._conversation.close()
+
+    def _open(self, options: dict[str, Any], optimized: bool) -> messages.Opened:
+        return self._conversation.ask("evaluate_open", messages.Opened, **options, optimized=optimized)
+
+    def _next_outputs(self, handle: int, start: int) -> tuple[list[_Outputs], int] | None:
+        """The next outputs and where the following ones start; None where the connection was lost."""
+        try:
+            reply = self._conversation.ask("evaluate_next", messages.Outputs, handle=handle, start=start)
+        except AgentEndedError as ended:
+            if not ended.end.lost:
+                raise self._crashed(ended) from ended
+            return None
+        batches = self._checked(_decoded_batches, reply.batches)
+        return batches, reply.next
+
+    def _advanced(self, start: int, following: int, items: int) -> int:
+        if not start < following <= items:
+            raise AgentProtocolError(f"'{self.profile.id}' went from item {start} to {following} of {items}")
+        return following
+
+    def _close_evaluation(self, handle: int, started_by: int) -> None:
+        if started_by == self._conversation.starts:
+            try:
+                self._conversation.ask("evaluate_close", dict, handle=handle)
+            except AgentEndedError:
+                return  # with the agent the evaluation ended, too
+
+    def _read_environment(self) -> Environment:
+        found = self._steadily(lambda: self._conversation.ask("environment", Environment))
+        return msgspec.structs.replace(found, virtual_clock=found.virtual_clock or self.profile.virtual)
+
+    def _measured(self, contents: Sequence[str], ask: Callable[[], _Done]) -> _Done:
+        """Ships what is missing and asks; an agent that crashes is a failed measurement."""
+
+        def attempt() -> _Done:
+            try:
+                return ask()
+            except ContentMissingError:
+                self._shipper.ensure(contents)
+                return ask()
+
+        try:
+            return self._steadily(attempt)
+        except AgentEndedError as ended:
+            raise self._crashed(ended) from ended
+
+    def _steadily(self, ask: Callable[[], _Done]) -> _Done:
+        """Asks again, with back-off, when the connection is lost; a crash of the agent is raised."""
+        for pause_s in (*_BACK_OFF_S, math.inf):
+            try:
+                return ask()
+            except AgentEndedError as ended:
+                if not ended.end.lost:
+                    raise
+                reason = ended.end.reason
+            except DeviceUnreachableError as error:
+                if not self._conversation.starts or pause_s is math.inf:
+                    raise
+                reason = error.message
+            if pause_s is math.inf:
+                break
+            warn(f"{reason}; connecting again in {pause_s:.0f} s")
+            time.sleep(pause_s)
+        raise DeviceUnreachableError(
+            f"'{self.profile.id}' does not come back: {reason}",
+            hint=f"everything measured so far is kept; try: edgenas device check {self.profile.id}",
+        )
+
+    def _crashed(self, ended: AgentEndedError) -> MeasurementError:
+        return MeasurementError(
+            f"'{self.profile.id}' could not run the model: {ended.end.reason}", reason=ended.end.reason
+        )
+
+    def _checked(self, check: Callable[[Any], _Done], value: Any) -> _Done:
+        try:
+            return check(value)
+        except ValueError as error:
+            raise AgentProtocolError(f"'{self.profile.id}' sent a result that cannot be: {error}") from error
+
+
+def _decoded_batches(batches: list[dict[str, messages.EncodedArray]]) -> list[_Outputs]:
+    return [{name: _decoded_array(array) for name, array in batch.items()} for batch in batches]
+
+
+def _decoded_array(encoded: messages.EncodedArray) -> npt.NDArray[Any]:
+    dtype = np.dtype(encoded.dtype)
+    if math.prod(encoded.shape) * dtype.itemsize != len(encoded.data):
+        raise ValueError(f"an array of shape {encoded.shape} has {len(encoded.data)} bytes")
+    return np.frombuffer(encoded.data, dtype=dtype).reshape(encoded.shape).copy()

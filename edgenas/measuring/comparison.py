@@ -1,0 +1,125 @@
+"""Comparing models on a device batch by batch, whatever single models do to the agent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from edgenas.device_profiles import DeviceProfile
+from edgenas.errors import AgentProtocolError
+from edgenas.measuring.conversation import AgentEndedError, ContentMissingError, Conversation
+from edgenas.measuring.messages import Compared, Comparison, plausible
+from edgenas.measuring.shipping import Shipper
+from edgenas.records import NetworkLatency
+
+_MOST_SESSIONS = 24
+# An instruction-count clock repeats itself to .03 %, after two warm-ups.
+_VIRTUAL_ROUNDS = 2
+
+
+class ComparePlan(NamedTuple):
+    """What is asked of every batch."""
+
+    threads: int
+    min_rounds: int
+    max_rounds: int
+    relative_halfwidth: float
+
+
+class Steadily(Protocol):
+    """Asks, and asks again after a lost connection."""
+
+    def __call__(self, ask: Callable[[], Comparison], /) -> Comparison: ...
+
+
+class Comparer:
+    """Measures a list of models; each batch is one request."""
+
+    def __init__(
+        self,
+        profile: DeviceProfile,
+        plan: ComparePlan,
+        conversation: Conversation,
+        shipper: Shipper,
+        steadily: Steadily,
+    ) -> None:
+        self._profile, self._plan = profile, plan
+        self._conversation, self._shipper, self._steadily = conversation, shipper, steadily
+        self._most = _MOST_SESSIONS
+
+    def compare(self, models: Sequence[str], time_limit_s: float | None) -> Iterator[NetworkLatency]:
+        """Yields every model once, failed or measured."""
+        deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+        waiting = list(dict.fromkeys(models))
+        while waiting:
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                reason = f"not measured: the time limit of {time_limit_s:.0f} s is over"
+                yield from (self._failed(model, reason) for model in waiting)
+                return
+            for measured in self._batch(waiting, left_s):
+                waiting.remove(measured.model_sha256)
+                yield measured
+
+    def _batch(self, waiting: list[str], left_s: float | None) -> list[NetworkLatency]:
+        """Results of some of the models; none where a crash did not tell which model it was."""
+        try:
+            reply = self._steadily(lambda: self._ask(waiting, left_s))
+        except AgentEndedError as ended:
+            return self._after_crash(waiting, ended)
+        unknown = set(reply.results) - set(waiting)
+        if unknown or not reply.results:
+            raise AgentProtocolError(f"'{self._profile.id}' was asked for {len(waiting)} models, not these")
+        self._most = _MOST_SESSIONS
+        return [self._network(model, compared) for model, compared in reply.results.items()]
+
+    def _after_crash(self, waiting: list[str], ended: AgentEndedError) -> list[NetworkLatency]:
+        """The model that was being loaded is to blame; else smaller batches find it."""
+        blamed = ended.loading
+        if blamed not in waiting:
+            if self._most > 1 and len(waiting) > 1:
+                self._most = min(self._most, len(waiting)) // 2
+                return []
+            blamed = waiting[0]
+        return [self._failed(blamed, ended.end.reason)]
+
+    def _ask(self, waiting: list[str], left_s: float | None) -> Comparison:
+        try:
+            return self._ask_once(waiting, left_s)
+        except ContentMissingError:
+            self._shipper.ensure(waiting[: self._most])
+            return self._ask_once(waiting[: self._most], left_s)
+
+    def _ask_once(self, models: list[str], left_s: float | None) -> Comparison:
+        rounds: dict[str, Any] = {"min_rounds": self._plan.min_rounds, "max_rounds": self._plan.max_rounds}
+        if self._profile.virtual:
+            rounds = {"min_rounds": _VIRTUAL_ROUNDS, "max_rounds": _VIRTUAL_ROUNDS, "runs_per_round": 1}
+        return self._conversation.ask(
+            "compare",
+            Comparison,
+            models=models,
+            threads=self._plan.threads,
+            relative_halfwidth=self._plan.relative_halfwidth,
+            time_limit_s=left_s,
+            most_sessions=self._most,
+            temperature_limit_c=self._profile.temperature_limit_c,
+            **rounds,
+        )
+
+    def _network(self, model: str, compared: Compared) -> NetworkLatency:
+        if compared.statistics is None:
+            return self._failed(model, compared.error or "the device gave no reason")
+        try:
+            statistics = plausible(compared.statistics)
+        except ValueError as error:
+            raise AgentProtocolError(f"'{self._profile.id}' sent a result that cannot be: {error}") from error
+        return NetworkLatency(
+            model_sha256=model,
+            threads=self._plan.threads,
+            statistics=statistics,
+            disturbed_rounds=compared.disturbed_rounds,
+        )
+
+    def _failed(self, model: str, reason: str) -> NetworkLatency:
+        return NetworkLatency(model_sha256=model, threads=self._plan.threads, error=reason)
