@@ -8,6 +8,7 @@ common group of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -193,15 +194,10 @@ def _elementwise(sketch: Sketch, rng: np.random.Generator) -> None:
     elif kind == "Pow":
         sketch.op("Pow", sketch.value, sketch.constant(np.array(2.0, np.float32)))
     else:
-        operand = sketch.bias(sketch.shape[-3] if len(sketch.shape) == 4 else sketch.shape[-1])
-        shaped = _as_channels(sketch, operand) if len(sketch.shape) == 4 else operand
-        sketch.op(kind, sketch.value, shaped)
-
-
-def _as_channels(sketch: Sketch, vector: str) -> str:
-    """A constant vector as (channels, 1, 1)."""
-    del vector
-    return sketch.constant(np.linspace(0.5, 1.5, sketch.shape[1], dtype=np.float32).reshape(-1, 1, 1))
+        image = len(sketch.shape) == 4
+        count = sketch.shape[1] if image else sketch.shape[2]
+        operand = np.linspace(0.5, 1.5, count, dtype=np.float32).reshape((-1, 1, 1) if image else (-1,))
+        sketch.op(kind, sketch.value, sketch.constant(operand))
 
 
 def _concatenate(sketch: Sketch, rng: np.random.Generator) -> None:
@@ -216,21 +212,18 @@ def _concatenate(sketch: Sketch, rng: np.random.Generator) -> None:
 
 def _split(sketch: Sketch, rng: np.random.Generator) -> None:
     """Half of the channels go through a convolution and come back, as in CSP blocks."""
+    del rng
     _, channels, height, width = sketch.shape
     if channels % 16 or (channels // 2) ** 2 * 9 * height * width > _MOST_MACS:
         return
-    starts, ends = (
-        (np.array([0]), np.array([channels // 2])),
-        (np.array([channels // 2]), np.array([channels])),
-    )
     source, half = sketch.value, (1, channels // 2, height, width)
-    axis = sketch.constant(np.array([1]))
-    parts = [
-        sketch.op("Slice", source, sketch.constant(start), sketch.constant(end), axis, shape=half)
-        for start, end in zip(starts, ends, strict=True)
-    ]
+    start, middle, end, axis = (
+        sketch.constant(np.array([value])) for value in (0, channels // 2, channels, 1)
+    )
+    kept = sketch.op("Slice", source, start, middle, axis, shape=half)
+    sketch.op("Slice", source, middle, end, axis, shape=half)
     _convolve(sketch, channels // 2, 3)
-    sketch.op("Concat", parts[0], sketch.value, shape=(1, channels, height, width), axis=1)
+    sketch.op("Concat", kept, sketch.value, shape=(1, channels, height, width), axis=1)
 
 
 def _shuffle(sketch: Sketch, rng: np.random.Generator) -> None:
@@ -249,13 +242,12 @@ def _resize(sketch: Sketch, rng: np.random.Generator) -> None:
     if 4 * channels * height * width > _MOST_ELEMENTS:
         return
     mode = "nearest" if rng.random() < 0.6 else "linear"
-    extra = (
-        {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"} if mode == "nearest" else {}
-    )
+    extra: dict[str, Any] = {}
+    if mode == "nearest":
+        extra = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     scales = sketch.constant(np.array([1, 1, 2, 2], np.float32))
-    sketch.op(
-        "Resize", sketch.value, "", scales, shape=(1, channels, 2 * height, 2 * width), mode=mode, **extra
-    )
+    doubled = (1, channels, 2 * height, 2 * width)
+    sketch.op("Resize", sketch.value, "", scales, shape=doubled, mode=mode, **extra)
 
 
 def _normalise(sketch: Sketch, rng: np.random.Generator) -> None:

@@ -25,6 +25,7 @@ from edgenas.pipeline.profile_plan import (
     Target,
     batches,
     interleaved,
+    plan_kernels,
     plan_models,
     plan_space,
 )
@@ -81,18 +82,32 @@ def profile(
         LatencyTable.open(workspace.table_path(device), create=True, device=device) as table,
     ):
         target = Target.of(agent.environment, device_profile.int8_scheme)
-        names = tuple(space) or (() if model else DEFAULT_SPACES)
-        plans = [
-            plan_space(get_space(name), one, target, seed=seed)
-            for name in names
-            for one in dict.fromkeys(precision)
-        ]
-        plan = interleaved([*plans, *([models] if models else [])])
-        table.begin_run(f"profile {device} {' '.join([*names, *map(str, model)])}".strip())
+        plan = _plan(tuple(space), models, tuple(dict.fromkeys(precision)), target, seed)
+        table.begin_run(f"profile {device} {' '.join([*space, *map(str, model)])}".strip())
         end = None if time_limit_s is None else started + time_limit_s
         measuring = _Measuring(agent, table, threads or agent.threads, end, np.random.default_rng(seed))
         measuring.measure(plan)
         return _result(measuring, plan, elapsed_s=time.monotonic() - started)
+
+
+def _plan(
+    spaces: tuple[str, ...],
+    models: list[PlannedNetwork],
+    precisions: tuple[Precision, ...],
+    target: Target,
+    seed: int,
+) -> list[PlannedNetwork]:
+    """Everything to measure: what was asked for, or the default spaces and common kernels."""
+    by_default = not spaces and not models
+    names = DEFAULT_SPACES if by_default else spaces
+    plans = [
+        plan_space(get_space(name), precision, target, seed=seed)
+        for name in names
+        for precision in precisions
+    ]
+    if by_default:
+        plans += [plan_kernels(precision, target, seed=seed) for precision in precisions]
+    return interleaved([*plans, *([models] if models else [])])
 
 
 @dataclass

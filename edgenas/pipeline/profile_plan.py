@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgenas.latency_tables.covering import cover
+from edgenas.latency_tables.kernel_networks import kernel_network
 from edgenas.latency_tables.layers import describe_layer
 from edgenas.latency_tables.rows import NetworkRow, Role
 from edgenas.pipeline.onnx_input import read_model, with_batch_one
@@ -25,6 +26,8 @@ Ints = NDArray[np.int64]
 _LEAST, _MOST = 40, {"fp32": 180, "int8": 260}
 _HELD_OUT_EVERY = 5  # one network in five never enters the fit
 _OPSET, _IR_VERSION = 17, 8
+_KERNEL_NETWORKS = {"fp32": 176, "int8": 132}
+KERNELS = "kernels"  # what the networks over common kernel families are called instead of a space
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,52 @@ class FileNetwork(PlannedNetwork):
             model_sha256=model_sha256, name=self.name, space=self.space, precision=self.precision,
             role=self.role, facts={"recipe": self.recipe()},
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KernelNetwork(PlannedNetwork):
+    """A random network over common kernel families."""
+
+    name: str
+    precision: Precision
+    role: Role
+    index: int
+    seed: int
+    target: Target
+    space: str = KERNELS
+
+    def model(self) -> onnx.ModelProto:
+        return kernel_network(
+            self.index,
+            seed=self.seed,
+            int8_scheme=self.target.int8_scheme if self.precision == "int8" else None,
+            opset=self.target.opset,
+            ir_version=self.target.ir_version,
+        )
+
+    def recipe(self) -> str:
+        return _hash("kernels-1", self.index, self.seed, self.precision, self.target)
+
+    def row(self, model_sha256: str) -> NetworkRow:
+        return NetworkRow(
+            model_sha256=model_sha256, name=self.name, space=self.space, precision=self.precision,
+            role=self.role, facts={"recipe": self.recipe()},
+        )  # fmt: skip
+
+
+def plan_kernels(precision: Precision, target: Target, *, seed: int) -> list[PlannedNetwork]:
+    """Random networks over the kernel families of ordinary models, so that any can be predicted."""
+    return [
+        KernelNetwork(
+            name=f"{KERNELS}-{precision}-{index}",
+            precision=precision,
+            role="held-out" if index % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1 else "fit",
+            index=index,
+            seed=seed,
+            target=target,
+        )
+        for index in range(_KERNEL_NETWORKS[precision])
+    ]
 
 
 def plan_space(
