@@ -11,19 +11,28 @@ import numpy as np
 import pytest
 
 from edgenas.errors import ArtifactError, TableError, UsageError
+from edgenas.latency_tables.rows import NetworkRow
+from edgenas.latency_tables.table import LatencyTable
 from edgenas.pipeline.report import read_run, report
 from edgenas.records import (
     Candidate,
     Environment,
     EpochRecord,
     KernelPrediction,
+    KernelTrace,
+    LatencyStatistics,
+    NetworkLatency,
     NetworkPoint,
     Prediction,
     PredictionError,
+    ProfileCell,
+    ProfileResult,
     QuantizeResult,
     SchemeTrial,
     SearchResult,
     TableSummary,
+    TensorType,
+    TracedKernel,
     TrainResult,
     ValidateResult,
     ValidationFinding,
@@ -233,6 +242,43 @@ def validate_result() -> ValidateResult:
     )
 
 
+def profile_result() -> ProfileResult:
+    error = PredictionError(
+        networks=20,
+        within_5=0.8,
+        within_10=0.98,
+        rmspe=0.041,
+        spearman=0.993,
+        interval_coverage=0.92,
+        repeat_within_5=0.85,
+        repeat_within_10=0.99,
+    )
+    cells = [
+        ProfileCell(
+            space="mobilenetv3-demo",
+            precision=precision,
+            threads=1,
+            networks=40,
+            kernels=310,
+            coverage=0.97,
+            error=error if precision == "fp32" else None,
+        )
+        for precision in ("fp32", "int8")
+    ]
+    return ProfileResult(
+        device="local",
+        table="latency_tables/local.sqlite",
+        environment=ENVIRONMENT,
+        measured_networks=60,
+        reused_networks=20,
+        failed_networks=0,
+        device_seconds=88.0,
+        elapsed_s=101.0,
+        noise_floor=0.021,
+        cells=tuple(cells),
+    )
+
+
 def run_records() -> dict[str, Any]:
     return {
         "run": {
@@ -242,6 +288,7 @@ def run_records() -> dict[str, Any]:
             "data": "digits",
             "seed": 0,
         },
+        "profile": profile_result(),
         "search": search_result(),
         "train": train_result(12),
         "final": train_result(20),
@@ -463,8 +510,7 @@ def test_the_keyboard_reaches_the_content_first(browser: chromium.Page, page_fil
 def test_a_phone_needs_no_sideways_scrolling(
     browser: chromium.Page, page_file: Path, dark: bool, tmp_path: Path
 ) -> None:
-    open_and_draw(browser, page_file, width=390, height=844, dark=dark)
-    browser.wait_for(drawn("prediction"))
+    open_and_draw(browser, page_file, "prediction", width=390, height=844, dark=dark)
     assert browser.evaluate("document.documentElement.scrollWidth") == 390
     background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(18, 22, 29)") == dark
@@ -511,19 +557,75 @@ def test_the_report_of_a_table(browser: chromium.Page, tmp_path: Path) -> None:
             for i in range(40)
         ),
         networks=network_points(),
-        error=PredictionError(
-            networks=20,
-            within_5=0.8,
-            within_10=0.98,
-            rmspe=0.041,
-            spearman=0.993,
-            interval_coverage=0.92,
-            repeat_within_5=0.85,
-            repeat_within_10=0.99,
-        ),
+        error=profile_result().cells[0].error,
     )
     path = tmp_path / "table.html"
     path.write_text(render_table(contents, created_at="now"), encoding="utf-8")
     open_and_draw(browser, path, "kernels")
     assert browser.problems() == []
     assert browser.evaluate("document.querySelectorAll('#kernels-table-1 tbody tr').length") == 40
+
+
+def test_the_report_of_a_real_table_file(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    generator = np.random.default_rng(5)
+    with LatencyTable.open(workspace.table_path("local"), create=True, device="local") as table:
+        for i in range(24):
+            kernels = tuple(traced_kernel(j, 8 + 8 * int(generator.integers(4))) for j in range(6))
+            total = sum(kernel.latency_ms for kernel in kernels) * float(generator.normal(1.0, 0.01)) + 0.02
+            role = "held-out" if i % 4 == 0 else "fit"
+            table.add_network(
+                NetworkRow(
+                    model_sha256=f"{i:064x}", name=f"net-{i}", space="demo", precision="fp32", role=role
+                )
+            )
+            trace = KernelTrace(
+                model_sha256=f"{i:064x}",
+                runtime="onnxruntime",
+                runtime_version="1.32.0",
+                threads=1,
+                runs=40,
+                run_latency_ms=total,
+                kernels=kernels,
+            )
+            table.add_trace(trace, ENVIRONMENT)
+            rounds = tuple(total * float(generator.normal(1, 0.003)) for _ in range(10))
+            statistics = LatencyStatistics(
+                latency_ms=total,
+                latency_p50_ms=total,
+                latency_p90_ms=total,
+                latency_p99_ms=None,
+                latency_relative_halfwidth=0.01,
+                runs=10,
+                rounds_ms=rounds,
+            )
+            measured = NetworkLatency(model_sha256=f"{i:064x}", threads=1, statistics=statistics)
+            table.add_latency(measured, ENVIRONMENT)
+    path = report(table="local", workspace=workspace)
+    assert path == workspace.tables / "local.html"
+    page = path.read_text(encoding="utf-8")
+    assert "All 24 networks as a table" in page
+    assert page.count('<td class="short">held out</td>') == 6
+
+
+def traced_kernel(position: int, channels: int) -> TracedKernel:
+    shape = (1, channels, 16, 16)
+    return TracedKernel(
+        name=f"s{position}/conv",
+        layer=f"s{position}",
+        kind="Conv",
+        domain="",
+        attributes={
+            "kernel_shape": [3, 3],
+            "strides": [1, 1],
+            "pads": [1, 1, 1, 1],
+            "group": 1,
+            "dilations": [1, 1],
+        },
+        inputs=(
+            TensorType(dtype="float", shape=shape),
+            TensorType(dtype="float", shape=(channels, channels, 3, 3)),
+        ),
+        outputs=(TensorType(dtype="float", shape=shape),),
+        latency_ms=0.0004 * channels**1.5,
+    )

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 from edgenas.records import (
     Candidate,
-    KernelPrediction,
-    NetworkPoint,
-    Prediction,
-    ProfileResult,
     QuantizeResult,
     SearchResult,
     TrainResult,
@@ -20,6 +14,7 @@ from edgenas.records import (
 )
 from edgenas.reporting import charts
 from edgenas.reporting.contents import RunContents
+from edgenas.reporting.latency_sections import kernels_section, prediction_section, profile_section
 from edgenas.reporting.parts import (
     Fact,
     Grid,
@@ -35,17 +30,9 @@ from edgenas.reporting.parts import (
 from edgenas.reporting.parts import limit as limit_text
 
 OPTIONS = (
-    "config",
-    "device",
-    "latency_ms",
-    "space",
-    "data",
-    "labels",
-    "strategy",
-    "evaluations",
-    "threads",
+    "device", "latency_ms", "data", "space", "train_seconds", "final_seconds", "evaluations", "threads",
     "seed",
-)
+)  # fmt: skip
 
 
 def run_page(contents: RunContents) -> Page:
@@ -60,6 +47,8 @@ def run_page(contents: RunContents) -> Page:
         page.sections.extend(search_sections(contents.search))
     if contents.networks:
         page.sections.append(prediction_section(contents.networks, contents.profile))
+    if contents.profile:
+        page.sections.append(profile_section(contents.profile))
     if contents.prediction:
         page.sections.append(kernels_section(contents.prediction))
     if contents.quantize:
@@ -185,103 +174,6 @@ def _winner_grid(best: Candidate | None) -> tuple[Grid, ...]:
         return ()
     rows = [(name, shown(value)) for name, value in best.candidate.items()]
     return (Grid(caption="The chosen candidate's genes", columns=("gene", "value"), rows=rows),)
-
-
-# --- prediction ------------------------------------------------------------------------------------
-
-
-def prediction_section(points: Sequence[NetworkPoint], profile: ProfileResult | None = None) -> Section:
-    """Predicted against measured latency with the errors on what was held out."""
-    judged = [point for point in points if point.held_out] or list(points)
-    which = "held-out networks" if judged[0].held_out else "networks the table was fitted to"
-    errors = [abs(point.predicted_ms / point.measured_ms - 1) for point in judged]
-    inside = sum(point.low_ms <= point.measured_ms <= point.high_ms for point in judged) / len(judged)
-    facts = [
-        Fact(label="within 5 %", value=_share(errors, 0.05), note=f"of {len(judged)} {which}"),
-        Fact(label="within 10 %", value=_share(errors, 0.10)),
-        Fact(label="median error", value=percent(sorted(errors)[len(errors) // 2])),
-        Fact(label="in their interval", value=f"{inside:.0%}", note="90 % are meant to be"),
-    ]
-    if profile:
-        note = "how far two halves of the same measurement differ"
-        facts.append(Fact(label="noise floor", value=percent(profile.noise_floor), note=note))
-    rows = [
-        (
-            point.name,
-            point.precision or "-",
-            "held out" if point.held_out else "fitted to",
-            milliseconds(point.measured_ms),
-            milliseconds(point.predicted_ms),
-            f"{milliseconds(point.low_ms)} to {milliseconds(point.high_ms)}",
-            f"{100 * (point.predicted_ms / point.measured_ms - 1):+.1f} %",
-        )
-        for point in points
-    ]
-    columns = ("network", "precision", "role", "measured", "predicted", "interval", "error")
-    return Section(
-        key="prediction",
-        short="Prediction",
-        title="Predicted against measured latency",
-        lead="Each dot is one whole network; the band is ±10 %, the bars are 90 % intervals.",
-        facts=tuple(facts),
-        figure=charts.predicted_against_measured(points),
-        describes="Scatter chart of predicted over measured latency; the table below has the numbers.",
-        grids=(Grid(caption=f"All {len(rows)} networks as a table", columns=columns, rows=rows),),
-    )
-
-
-def _share(errors: Sequence[float], limit: float) -> str:
-    return f"{sum(error <= limit for error in errors) / len(errors):.0%}"
-
-
-def kernels_section(prediction: Prediction) -> Section:
-    """Where the time of one network goes."""
-    low, high = prediction.interval_ms
-    facts = (
-        Fact(
-            label="predicted",
-            value=milliseconds(prediction.latency_ms),
-            note=f"90 %: {milliseconds(low)} to {milliseconds(high)}",
-        ),
-        Fact(label="overhead of a run", value=milliseconds(prediction.overhead_ms)),
-        Fact(label="interpolated", value=percent(prediction.interpolated_share, 0), note="of the latency"),
-    )
-    rows = [
-        (str(i + 1), k.layer or "-", k.kind, k.name, f"{1000 * k.latency_ms:.1f}", k.source)
-        for i, k in enumerate(prediction.kernels)
-    ]
-    return Section(
-        key="kernels",
-        short="Kernels",
-        title="Where the winner's time goes",
-        lead=(
-            f"{len(prediction.kernels)} kernels, as {prediction.runtime} executes them after its own fusion, "
-            f"in order ({threads(prediction.threads)})."
-        ),
-        facts=facts,
-        figure=charts.kernel_bars(prediction.kernels),
-        describes="Bar chart of the time of every kernel; the tables below have the numbers.",
-        grids=(
-            _kind_grid(prediction.kernels),
-            Grid(
-                caption=f"All {len(rows)} kernels as a table",
-                columns=("position", "layer", "kind", "name", "µs", "source"),
-                rows=rows,
-            ),
-        ),
-    )
-
-
-def _kind_grid(kernels: Sequence[KernelPrediction]) -> Grid:
-    times: dict[str, list[float]] = defaultdict(list)
-    for kernel in kernels:
-        times[kernel.kind].append(kernel.latency_ms)
-    total = sum(kernel.latency_ms for kernel in kernels) or 1.0
-    rows = [
-        (kind, str(len(values)), f"{1000 * sum(values):.1f}", percent(sum(values) / total, 1))
-        for kind, values in sorted(times.items(), key=lambda item: -sum(item[1]))
-    ]
-    return Grid(caption="By kind", columns=("kind", "kernels", "µs", "share"), rows=rows, folded=False)
 
 
 # --- quantization, training, validation --------------------------------------------------------------

@@ -6,8 +6,9 @@ from collections import Counter
 
 from edgenas.reporting import charts
 from edgenas.reporting.contents import TableContents
+from edgenas.reporting.latency_sections import prediction_section
 from edgenas.reporting.parts import Fact, Grid, Page, Section, percent, size, threads
-from edgenas.reporting.run_sections import environment_section, prediction_section
+from edgenas.reporting.run_sections import environment_section
 
 
 def table_page(contents: TableContents) -> Page:
