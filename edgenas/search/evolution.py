@@ -1,0 +1,92 @@
+"""Evolution with hard limits that keeps the best holder of every option alive.
+
+The population is the best of everything told, in the order of constraint domination, and for each
+option of each gene the best candidates that carry it. A gene that decides much (a resolution, a
+depth) therefore cannot freeze early: each of its options goes on being improved by its own line.
+
+Sources: Deb et al. 2002 (order under constraints); Mouret and Clune, Illuminating search spaces by
+mapping elites, 2015 (elites by niche; here the niches are the options themselves).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgenas.search.pareto import best_first
+from edgenas.search.problem import Genomes, Problem
+from edgenas.search.strategy import Strategy
+
+ELITES_AN_OPTION = 2
+NICHE_SHARE = 0.5
+CROSSOVER_SHARE = 0.5
+
+
+def option_elites(genomes: Genomes, options: int, depth: int) -> np.ndarray:
+    """Sorted row numbers of the first ``depth`` rows that carry each option of each gene.
+
+    Args:
+        genomes: (N, genes), best first.
+        options: the most options that a gene has.
+        depth: how many passes; rows taken in one pass leave the next ones to others.
+    """
+    genes = np.arange(genomes.shape[1])
+    left = np.arange(len(genomes))
+    taken = np.zeros(len(genomes), bool)
+    for _ in range(depth):
+        first = np.full((genomes.shape[1], options), -1)
+        backwards = left[::-1]  # of equal indices the last assignment stays: the best row
+        first[genes, genomes[backwards]] = backwards[:, None]
+        taken[first[first >= 0]] = True
+        left = np.flatnonzero(~taken)
+    return np.flatnonzero(taken)
+
+
+class PlainEvolution(Strategy):
+    """Evolution for evaluations that cost little: thousands of candidates a second."""
+
+    name: ClassVar[str] = "plain-evolution"
+
+    def __init__(self, problem: Problem, *, seed: int = 0, evaluations: int = 1000) -> None:
+        super().__init__(problem, seed=seed, evaluations=evaluations)
+        self.population_size = int(np.clip(evaluations // 250, 20, 200))
+        self._population = np.empty(0, np.intp)
+        self._elites = np.empty(0, np.intp)
+
+    @property
+    def generation_size(self) -> int:
+        return 2 * self.population_size
+
+    def _propose(self, n: int) -> Genomes:
+        if len(self._population) < 2:
+            return self.variation.sample(n + n // 4)
+        n += n // 8  # some children will be repeats
+        first, second = self._parents(n), self._parents(n)
+        crossed = self.rng.random(n) < CROSSOVER_SHARE
+        children = first.copy()
+        children[crossed] = self.variation.crossover(first[crossed], second[crossed])
+        mutated = ~crossed | (self.rng.random(n) < 0.5)
+        children[mutated] = self.variation.mutate(children[mutated])
+        return self.variation.repair(children)
+
+    def _parents(self, n: int) -> Genomes:
+        best = self._population[: self.population_size]
+        rows = best[(self.rng.random(n) * len(best)).astype(np.intp)]
+        niche = self.rng.random(n) < NICHE_SHARE
+        rows[niche] = self._elites[(self.rng.random(int(niche.sum())) * len(self._elites)).astype(np.intp)]
+        return self.history.genomes[rows]
+
+    def _learn(self, start: int) -> None:
+        rows = np.concatenate([self._population, np.arange(start, len(self.history))])
+        rows = rows[best_first(self.history.objectives[rows], self.history.violations[rows])]
+        elites = option_elites(self.history.genomes[rows], int(self.variation.counts.max()), ELITES_AN_OPTION)
+        kept = np.union1d(np.arange(min(self.population_size, len(rows))), elites)
+        self._population, self._elites = rows[kept], rows[elites]
+
+    def _state(self) -> dict[str, Any]:
+        return {"population": self._population.tolist(), "elites": self._elites.tolist()}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._population = np.array(state["population"], np.intp)
+        self._elites = np.array(state["elites"], np.intp)
