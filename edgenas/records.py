@@ -508,3 +508,35 @@ class RunResult(Record):
     candidate: dict[str, Any]
     files: tuple[BundleFile, ...]
     elapsed_s: float
+
+
+GateVerdict = Literal["pass", "fail", "inconclusive", "incomparable"]
+
+
+class CheckFinding(Record):
+    """One metric of one model: the baseline's value, today's, what is allowed, and the verdict.
+
+    ``interval`` is the 99 % interval of ``value`` where it was judged by repeated measurement.
+    """
+
+    model: str
+    metric: str
+    baseline: float | None
+    value: float | None
+    limit: float | None
+    verdict: GateVerdict
+    note: str = ""
+    interval: tuple[float, float] | None = None
+
+
+class CheckResult(Record):
+    """What the gate found. ``verdict`` is the worst of the findings'."""
+
+    verdict: GateVerdict
+    device: str
+    threads: int
+    baseline: str
+    updated: bool
+    findings: tuple[CheckFinding, ...]
+    environment: Environment | None = None
+    elapsed_s: float = 0.0
