@@ -55,7 +55,8 @@ def import_rows(table: LatencyTable, source: Path) -> dict[str, int]:
         for name in CHECKED_TABLES:
             before = connection.total_changes
             columns = _columns(table.database, name)
-            statement = f"INSERT OR IGNORE INTO {name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+            marks = ", ".join("?" * len(columns))
+            statement = f"INSERT OR IGNORE INTO {name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
             connection.executemany(statement, [[row[column] for column in columns] for row in rows[name]])
             added[name] = connection.total_changes - before
     return added

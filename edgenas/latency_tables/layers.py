@@ -71,8 +71,9 @@ def describe_layer(placed: Placed) -> LayerDescription:
     numbers = _sizes(INPUT, shapes[INPUT])
     context: list[Any] = [type(layer).__name__, layer.precision, placed.input_precision]
     for part in parts:
-        shapes[part.name] = tuple(part.output_shape(shapes[part.inputs[0]]))
-        numbers |= _sizes(part.name, shapes[part.name])
+        source = shapes[part.inputs[0]]
+        shapes[part.name] = tuple(part.output_shape(source))
+        numbers |= _sizes(part.name, shapes[part.name]) | _read(part.name, source)
         for field in part.__struct_fields__:
             if field in _NUMBERED:
                 numbers[f"{part.name}.{field}"] = getattr(part, field)
@@ -88,6 +89,10 @@ def _sizes(name: str, shape: tuple[int, ...]) -> dict[str, int]:
     if len(shape) == 1:
         return {f"{name}.channels": shape[0]}
     return {f"{name}.channels": shape[0], f"{name}.height": shape[1], f"{name}.width": shape[2]}
+
+
+def _read(name: str, shape: tuple[int, ...]) -> dict[str, int]:
+    return {f"{name}.in_height": shape[1], f"{name}.in_width": shape[2]} if len(shape) == 3 else {}
 
 
 def _without_sizes(part: Any) -> list[Any]:

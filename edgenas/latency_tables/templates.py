@@ -9,51 +9,23 @@ measured in other layers.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from edgenas.latency_tables.expressions import BLOCKS, Expression, Numbers, Path, likely
 from edgenas.latency_tables.kernels import KernelSpec
 from edgenas.latency_tables.layers import LayerDescription
 from edgenas.records import TensorType
 
-Numbers: TypeAlias = Mapping[str, int]
-Path: TypeAlias = tuple[str | int, ...]
+PartKernel: TypeAlias = tuple[str, KernelSpec]
 
 _MOST_EXAMPLES = 24
-_BLOCKS = (4, 8, 16, 32)  # channels that blocked layouts round up to
-
-
-@dataclass(frozen=True)
-class Expression:
-    """A number of a kernel as a function of the layer's sizes: a constant, or names and a rule."""
-
-    rule: str
-    names: tuple[str, ...] = ()
-    constant: int = 0
-
-    def value(self, numbers: Numbers) -> int:
-        """The number for the sizes of one layer."""
-        if self.rule == "constant":
-            return self.constant
-        return _RULES[self.rule](*(numbers[name] for name in self.names))
-
-
-def _round_up(block: int) -> Callable[[int], int]:
-    return lambda value: -(-value // block) * block
-
-
-_RULES: dict[str, Callable[..., int]] = {
-    "same": lambda value: value,
-    "half": lambda value: value // 2,
-    "quotient": lambda left, right: left // max(right, 1),
-    "area": lambda height, width: height * width,
-    "volume": lambda channels, height, width: channels * height * width,
-    **{f"up{block}": _round_up(block) for block in _BLOCKS},
-}
+_DECIDED_BY_CONTEXT = frozenset({"strides", "dilations", "perm", "axes", "axis"})
 
 
 @dataclass(frozen=True)
@@ -89,11 +61,11 @@ class KernelTemplate:
 class _Skeleton:
     """Layers that became the same kernels but for numbers."""
 
-    examples: list[tuple[LayerDescription, tuple[KernelSpec, ...]]] = field(default_factory=list)
+    examples: list[tuple[LayerDescription, tuple[PartKernel, ...]]] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     learnt: tuple[KernelTemplate, ...] | None = None
 
-    def add(self, layer: LayerDescription, kernels: tuple[KernelSpec, ...]) -> None:
+    def add(self, layer: LayerDescription, kernels: tuple[PartKernel, ...]) -> None:
         key = layer.key()
         self.seen[key] += 1
         if self.seen[key] == 1 and len(self.examples) < _MOST_EXAMPLES:
@@ -123,9 +95,9 @@ class LayerTemplates:
         self._contexts: dict[str, dict[str, _Skeleton]] = defaultdict(lambda: defaultdict(_Skeleton))
         self._nearest: dict[str, str | None] = {}
 
-    def learn(self, layer: LayerDescription, kernels: Sequence[KernelSpec]) -> None:
-        """Takes in the kernels that one layer became in one network."""
-        skeleton = json.dumps([_skeleton(spec) for spec in kernels])
+    def learn(self, layer: LayerDescription, kernels: Sequence[PartKernel]) -> None:
+        """Takes in the kernels, each with its part, that one layer became in one network."""
+        skeleton = json.dumps([(part, *_skeleton(spec)) for part, spec in kernels])
         self._contexts[layer.context][skeleton].add(layer, tuple(kernels))
 
     @property
@@ -179,15 +151,15 @@ def _numbers(value: Any) -> bool:
     return all(isinstance(item, int) for item in values)
 
 
-def _learn(layers: Sequence[Numbers], specs: Sequence[KernelSpec]) -> KernelTemplate:
-    """The template that gives every one of ``specs`` for the layer beside it."""
-    contents = [json.loads(spec.canonical()) for spec in specs]
-    last = _channels_last(contents[0])
+def _learn(layers: Sequence[Numbers], kernels: Sequence[PartKernel]) -> KernelTemplate:
+    """The template that gives every one of ``kernels`` for the layer beside it."""
+    part = kernels[0][0]
+    contents = [json.loads(spec.canonical()) for _, spec in kernels]
     expressions = tuple(
         (
             path,
             _explain(
-                [_at(content, path) for content in contents], layers, _is_spatial(path, contents[0], last)
+                [_at(content, path) for content in contents], layers, likely(path, contents[0], part), path
             ),
         )
         for path in _number_paths(contents[0])
@@ -213,41 +185,29 @@ def _at(content: Any, path: Path) -> int:
     return int(content)
 
 
-def _channels_last(content: dict[str, Any]) -> bool:
-    return bool(content["attributes"].get("channels_last")) or "nhwc" in content["layout"].lower()
-
-
-def _is_spatial(path: Path, content: dict[str, Any], last: bool) -> bool:
-    """Whether the number is a height or a width, by its axis."""
-    if path[0] == "attributes":
-        return False
-    side, index, _, axis = path
-    rank = len(content[str(side)][index]["shape"])
-    return rank == 4 and axis in ((1, 2) if last else (2, 3))
-
-
-def _explain(values: Sequence[int], layers: Sequence[Numbers], spatial: bool) -> Expression:
-    """The simplest expression that gives every value; a constant where none but that does."""
-    if all(value == values[0] for value in values) and values[0] <= 1:
-        return Expression("constant", constant=values[0])
-    for expression in _candidates(layers[0], values[0], spatial):
-        if all(expression.value(numbers) == value for numbers, value in zip(layers, values, strict=True)):
+def _explain(
+    values: Sequence[int], layers: Sequence[Numbers], first: Sequence[Expression], path: Path
+) -> Expression:
+    """The most likely expression that gives every value; a constant where none but that does."""
+    constant = Expression("constant", constant=values[0])
+    same = all(value == values[0] for value in values)
+    if same and (path[1] in _DECIDED_BY_CONTEXT or (values[0] <= 1 and path[1] != "pads")):
+        return constant
+    for expression in itertools.chain(first, _candidates(layers[0], values[0])):
+        if all(name in layers[0] for name in expression.names) and all(
+            expression.value(numbers) == value for numbers, value in zip(layers, values, strict=True)
+        ):
             return expression
-    return Expression("constant", constant=values[0])
+    return constant
 
 
-def _candidates(numbers: Numbers, value: int, spatial: bool) -> Iterator[Expression]:
-    """Expressions in the order in which they are believed; the first example's value picks them."""
-    sizes = [name for name in numbers if name.endswith((".height", ".width"))]
+def _candidates(numbers: Numbers, value: int) -> Iterator[Expression]:
+    """Expressions that give ``value`` for these sizes, in the order in which they are believed."""
+    sizes = [name for name in numbers if name.endswith(("height", "width"))]
     others = [name for name in numbers if name not in sizes]
-    ordered = [*sizes, *others] if spatial else [*others, *sizes]
-    yield from (Expression("same", (name,)) for name in ordered if numbers[name] == value)
-    for block in _BLOCKS:
-        yield from (
-            Expression(f"up{block}", (name,))
-            for name in others
-            if -(-numbers[name] // block) * block == value
-        )
+    yield from (Expression("same", (name,)) for name in [*others, *sizes] if numbers[name] == value)
+    for block in BLOCKS:
+        yield from (Expression(f"up{block}", (name,)) for name in others)
     yield from (Expression("half", (name,)) for name in others if numbers[name] // 2 == value)
     planes = [name.removesuffix(".height") for name in sizes if name.endswith(".height")]
     for plane in planes:

@@ -98,7 +98,7 @@ class _StructureSource:
             trace = agent.trace(sha256, threads=self.predictor.threads, runs=1)
             if agent.environment.fingerprint() != self.predictor.fingerprint:
                 warn(
-                    f"'{self.profile.id}' is not as it was when it was profiled; what it is now is measured by:"
+                    f"'{self.profile.id}' is not as it was when it was profiled; measure it anew with"
                     f" edgenas profile --device {self.profile.id}"
                 )
             self.table.begin_run(f"predict {name}")

@@ -1,0 +1,491 @@
+"""Kernel keys, the store, the regressors, the predictor and compiled spaces, on synthetic devices."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgenas.errors import TableError, UnknownKernelsError
+from edgenas.latency_tables.compiled import CompiledSpace
+from edgenas.latency_tables.covering import cover
+from edgenas.latency_tables.database import Database
+from edgenas.latency_tables.evaluation import cross_validated, held_out_error, noise_floor
+from edgenas.latency_tables.integrity import verify
+from edgenas.latency_tables.kernel_networks import kernel_network
+from edgenas.latency_tables.kernels import KernelSpec, family_of, macs_of, spec_of
+from edgenas.latency_tables.layers import describe_layer
+from edgenas.latency_tables.observations import observe
+from edgenas.latency_tables.predictor import LatencyPredictor
+from edgenas.latency_tables.regression import ShapeRegressor
+from edgenas.latency_tables.rows import NetworkRow
+from edgenas.latency_tables.schema import SCHEMA_VERSION
+from edgenas.latency_tables.table import LatencyTable
+from edgenas.latency_tables.templates import LayerTemplates
+from edgenas.records import (
+    Environment,
+    KernelTrace,
+    LatencyStatistics,
+    NetworkLatency,
+    TensorType,
+    TracedKernel,
+)
+from edgenas.search_spaces import get_space
+
+ENVIRONMENT = Environment(
+    architecture="x86_64", cpu_model="synthetic", cpu_features=("avx2",), cores=2, memory_bytes=1 << 32,
+    operating_system="Linux", python_version="3.11", runtime="onnxruntime", runtime_version="1.0",
+    supported_ir_version=10, supported_opset=21,
+)  # fmt: skip
+CALL_MS, OVERHEAD_MS, PROFILER_MS = 0.002, 0.01, 0.0015
+
+
+def traced(
+    part: str, layer: str, shape_in: tuple[int, ...], shape_out: tuple[int, ...], **fields: object
+) -> TracedKernel:
+    """A kernel of the synthetic runtime, without its time."""
+    kind = str(fields.pop("kind", "Conv"))
+    attributes = {name: value for name, value in fields.items() if name != "weight"}
+    weight = fields.get("weight")
+    inputs = [TensorType(dtype="float", shape=shape_in)]
+    if weight is not None:
+        inputs.append(TensorType(dtype="float", shape=weight))  # type: ignore[arg-type]
+    return TracedKernel(
+        name=f"{layer}/{part}_nchwc", layer=layer, kind=kind, domain="com.microsoft.nchwc", attributes=attributes,
+        inputs=tuple(inputs), outputs=(TensorType(dtype="float", shape=shape_out),), latency_ms=0.0,
+    )  # fmt: skip
+
+
+def kernels_of(placed: object) -> list[TracedKernel]:
+    """What a synthetic runtime makes of one layer: a kernel a part, with its activation fused."""
+    found, shapes = [], {"input": tuple(placed.input_shape)}  # type: ignore[attr-defined]
+    for part in placed.layer.parts():  # type: ignore[attr-defined]
+        source = shapes[part.inputs[0]]
+        shapes[part.name] = target = tuple(part.output_shape(source))
+        one, two = (1, *source), (1, *target)
+        kind, layer = type(part).__name__, placed.layer.name  # type: ignore[attr-defined]
+        if kind == "Conv":
+            weight = (part.out_channels, part.in_channels // part.groups, part.kernel, part.kernel)
+            found.append(traced(part.name, layer, one, two, weight=weight, group=part.groups,
+                                kernel_shape=[part.kernel] * 2, strides=[part.stride] * 2,
+                                activation=part.activation))  # fmt: skip
+        else:
+            found.append(traced(part.name, layer, one, two, kind=kind))
+    return found
+
+
+def true_ms(kernel: TracedKernel) -> float:
+    """What a kernel costs on the synthetic device."""
+    spec = spec_of(kernel)
+    work = macs_of(spec) / (2e7 if "group" in spec.attributes and spec.attributes["group"] == 1 else 5e6)
+    moved = sum(math.prod(tensor.shape) for tensor in (*spec.inputs, *spec.outputs)) / 4e6
+    return CALL_MS + work + moved
+
+
+def fill(
+    table: LatencyTable, space_name: str, count: int, *, noise: float = 0.003, seed: int = 0
+) -> np.ndarray:
+    """Measures random float networks of a space on the synthetic device."""
+    space, rng = get_space(space_name), np.random.default_rng(seed)
+    genomes = space.sample(rng, count)
+    for gene, choice in enumerate(space.choices):
+        if choice.name.endswith("precision"):
+            genomes[:, gene] = choice.options.index("fp32")
+    genomes = space.canonical(genomes)
+    table.begin_run("synthetic")
+    for index, genome in enumerate(genomes):
+        placed = space.placed(genome)
+        kernels = [kernel for one in placed for kernel in kernels_of(one)]
+        sha = f"{seed}-{index}"
+        table.add_network(NetworkRow(
+            model_sha256=sha, name=sha, space=space_name, precision="fp32",
+            role="held-out" if index % 5 == 4 else "fit", genome=tuple(genome.tolist()),
+            layers=tuple((one.layer.name, describe_layer(one).to_json()) for one in placed),
+        ))  # fmt: skip
+        seen = tuple(
+            TracedKernel(**{**{f: getattr(k, f) for f in k.__struct_fields__},
+                            "latency_ms": round((true_ms(k) + PROFILER_MS) * rng.normal(1, 0.02), 3)})
+            for k in kernels
+        )  # fmt: skip
+        table.add_trace(trace_of(sha, seen), ENVIRONMENT)
+        truth = OVERHEAD_MS + sum(map(true_ms, kernels))
+        rounds = tuple(float(truth * x) for x in rng.normal(1, noise, 10))
+        table.add_latency(
+            NetworkLatency(model_sha256=sha, threads=1, statistics=statistics(rounds)), ENVIRONMENT
+        )
+    return genomes
+
+
+def trace_of(sha: str, kernels: tuple[TracedKernel, ...]) -> KernelTrace:
+    return KernelTrace(model_sha256=sha, runtime="onnxruntime", runtime_version="1.0", threads=1, runs=40,
+                       run_latency_ms=1.0, kernels=kernels)  # fmt: skip
+
+
+def statistics(rounds: tuple[float, ...]) -> LatencyStatistics:
+    middle = float(np.median(rounds))
+    return LatencyStatistics(latency_ms=middle, latency_p50_ms=middle, latency_p90_ms=max(rounds),
+                             latency_p99_ms=None, latency_relative_halfwidth=0.01, runs=len(rounds),
+                             rounds_ms=rounds)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
+    table = LatencyTable.open(tmp_path_factory.mktemp("tables") / "synthetic.sqlite", create=True)
+    fill(table, "mobilenetv3-demo", 70)
+    return table
+
+
+@pytest.fixture(scope="module")
+def predictor(measured: LatencyTable) -> LatencyPredictor:
+    return LatencyPredictor.fit(measured)
+
+
+# --- keys ------------------------------------------------------------------------------------------
+
+
+def test_keys_ignore_names_order_and_hints() -> None:
+    first = traced("conv", "s1b0", (1, 8, 4, 4), (1, 8, 4, 4), group=1, strides=[1, 1], auto_pad="NOTSET")
+    second = traced("other", "s9", (1, 8, 4, 4), (1, 8, 4, 4), strides=[1, 1], group=1, execTimeMcs="17")
+    assert spec_of(first).key() == spec_of(second).key()
+
+
+@given(
+    st.lists(st.integers(1, 512), min_size=4, max_size=4),
+    st.lists(st.integers(1, 512), min_size=4, max_size=4),
+)
+def test_keys_differ_exactly_with_shapes(left: list[int], right: list[int]) -> None:
+    specs = [spec_of(traced("conv", "a", tuple(shape), tuple(shape))) for shape in (left, right)]
+    assert (specs[0].key() == specs[1].key()) == (left == right)
+
+
+def test_families_tell_depthwise_from_dense_and_pointwise() -> None:
+    def family(group: int, kernel: int) -> str:
+        return family_of(
+            spec_of(traced("c", "a", (1, 32, 8, 8), (1, 32, 8, 8), group=group, kernel_shape=[kernel] * 2))
+        )
+
+    names = [family(1, 1), family(1, 3), family(32, 3), family(4, 3)]
+    assert [name.split("/")[1] for name in names] == ["pointwise", "dense", "depthwise", "grouped"]
+
+
+def test_macs_of_a_convolution_and_a_product() -> None:
+    conv = spec_of(traced("c", "a", (1, 8, 10, 10), (1, 16, 10, 10), group=1, kernel_shape=[3, 3]))
+    assert macs_of(conv) == 16 * 8 * 9 * 100
+    product = KernelSpec(kind="MatMul", layout="", attributes={}, inputs=(TensorType(dtype="float", shape=(4, 6)),),
+                         outputs=(TensorType(dtype="float", shape=(4, 5)),))  # fmt: skip
+    assert macs_of(product) == 4 * 5 * 6
+
+
+# --- store -----------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read_again(measured: LatencyTable) -> None:
+    networks, fingerprint = measured.networks(), ENVIRONMENT.fingerprint()
+    assert len(networks) == 70
+    assert networks["0-0"].layers[0][0] == "stem"
+    trace = measured.trace_of("0-3", fingerprint=fingerprint, threads=1)
+    assert trace is not None and trace.kernels[0].layer == "stem"
+    assert measured.configurations() == [(fingerprint, 1)]
+    assert measured.latest_environment() == ENVIRONMENT
+    summary = measured.summary()
+    assert (summary.networks, summary.environments, summary.runs) == (70, 1, 1)
+    assert verify(measured.path, device="synthetic").intact
+
+
+def test_a_held_out_network_stays_held_out(tmp_path: Path) -> None:
+    with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
+        for role in ("structure", "held-out", "fit", "structure"):
+            table.add_network(NetworkRow(model_sha256="a", name="a", space="s", precision="fp32", role=role))  # type: ignore[arg-type]
+        assert table.networks()["a"].role == "held-out"
+
+
+def test_two_processes_write_one_table(tmp_path: Path) -> None:
+    path = tmp_path / "shared.sqlite"
+    code = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from test_latency_tables import *
+with LatencyTable.open(sys.argv[1], create=True) as table:
+    fill(table, "mobilenetv3-demo", 12, seed=int(sys.argv[2]))
+"""
+    arguments = [
+        [sys.executable, "-c", code, str(path), str(seed), str(Path(__file__).parent)] for seed in (1, 2)
+    ]
+    started = [subprocess.Popen(one, stderr=subprocess.PIPE) for one in arguments]
+    errors = [one.communicate(timeout=60)[1] for one in started]
+    assert [one.returncode for one in started] == [0, 0], errors
+    with LatencyTable.open(path) as table:
+        assert len(table.networks()) == 24
+        assert len(list(table.latencies(fingerprint=ENVIRONMENT.fingerprint(), threads=1))) == 24
+    assert verify(path, device="shared").intact
+
+
+def test_a_missing_an_empty_and_a_foreign_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="there is no latency table"):
+        LatencyTable.open(tmp_path / "none.sqlite")
+    (tmp_path / "empty.sqlite").touch()
+    with pytest.raises(TableError, match="is empty"):
+        LatencyTable.open(tmp_path / "empty.sqlite")
+    sqlite3.connect(tmp_path / "other.sqlite").execute("CREATE TABLE x (y)").connection.close()
+    with pytest.raises(TableError, match="not a latency table"):
+        LatencyTable.open(tmp_path / "other.sqlite")
+    (tmp_path / "text.sqlite").write_text("hello " * 1000)
+    with pytest.raises(TableError, match="damaged"):
+        LatencyTable.open(tmp_path / "text.sqlite")
+
+
+def test_a_newer_table_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new.sqlite"
+    LatencyTable.open(path, create=True).close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(TableError, match=f"version {SCHEMA_VERSION + 1}"):
+        LatencyTable.open(path, create=True)
+    assert path.read_bytes() == before
+
+
+def small_table(path: Path) -> None:
+    with LatencyTable.open(path, create=True) as table:
+        fill(table, "mobilenetv3-demo", 3)
+
+
+def test_a_truncated_table_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "cut.sqlite"
+    small_table(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert not verify(path, device="cut").intact
+    with pytest.raises(TableError, match="damaged"):
+        observe(LatencyTable.open(path))
+
+
+def content(path: Path) -> object:
+    """Everything that can be read from a table."""
+    with LatencyTable.open(path) as table:
+        fingerprint = ENVIRONMENT.fingerprint()
+        return (
+            table.networks(), table.kernels(), table.environments(), table.summary().runs,
+            list(table.traces(fingerprint=fingerprint, threads=1)),
+            list(table.latencies(fingerprint=fingerprint, threads=1)),
+        )  # fmt: skip
+
+
+def test_no_flipped_byte_changes_what_is_read_unnoticed(tmp_path: Path) -> None:
+    path = tmp_path / "flip.sqlite"
+    small_table(path)
+    original, expected = path.read_bytes(), content(path)
+    rng, found = np.random.default_rng(0), 0
+    for position in rng.integers(100, len(original), 60):
+        flipped = bytearray(original)
+        flipped[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        if verify(path, device="flip").intact:
+            assert content(path) == expected, position
+        else:
+            found += 1
+    assert found > 20
+
+
+def test_a_flipped_byte_of_a_row_is_an_error_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "row.sqlite"
+    small_table(path)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE traces SET kernels = replace(kernels, '0.0', '0.1')")
+    connection.commit()
+    connection.close()
+    with pytest.raises(TableError, match="not what was written") as caught:
+        observe(LatencyTable.open(path))
+    assert "table verify" in caught.value.hint
+    assert len(verify(path, device="row").problems) == 3
+
+
+def test_a_full_disk_leaves_the_table_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "full.sqlite"
+    small_table(path)
+    table = LatencyTable.open(path)
+    pages = table.database.connection.execute("PRAGMA page_count").fetchone()[0]
+    table.database.connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(TableError, match="full"):
+        fill(table, "residual-32px", 5, seed=9)
+    table.close()
+    assert verify(path, device="full").intact
+    with LatencyTable.open(path) as again:
+        assert len([one for one in again.networks() if one.startswith("0-")]) == 3
+
+
+def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
+    database = Database(tmp_path / "t.sqlite", create=True)
+    with pytest.raises(RuntimeError), database.writing() as connection:
+        connection.execute("INSERT INTO meta VALUES ('a', 'b')")
+        raise RuntimeError
+    assert database.connection.execute("SELECT count(*) FROM meta").fetchone() == (0,)
+    database.close()
+
+
+# --- prediction ------------------------------------------------------------------------------------
+
+
+def test_a_power_law_is_learnt_and_doubt_grows_with_distance() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.uniform(2, 10, (60, 3))
+    log_latency = features @ [0.5, 0.3, 0.0] - 3
+    fitted = ShapeRegressor.fit(features, log_latency + rng.normal(0, 0.01, 60))
+    inside, outside = np.array([[5.0, 5.0, 5.0]]), np.array([[20.0, 20.0, 20.0]])
+    mean, near = fitted.predict(inside)
+    _, far = fitted.predict(outside)
+    assert mean[0] == pytest.approx(inside[0] @ [0.5, 0.3, 0.0] - 3, abs=0.05)
+    assert far[0] > 2 * near[0]
+
+
+def test_one_sample_is_enough_for_a_guess() -> None:
+    fitted = ShapeRegressor.fit(np.ones((1, 4)), np.array([-2.0]))
+    mean, sd = fitted.predict(np.ones((1, 4)))
+    assert mean[0] == pytest.approx(-2.0, abs=0.1) and np.isfinite(sd[0])
+
+
+def test_held_out_networks_are_predicted_within_their_noise(
+    measured: LatencyTable, predictor: LatencyPredictor
+) -> None:
+    observations = observe(measured)
+    error = held_out_error(predictor, observations, observations.with_role("held-out"))
+    assert error is not None and error.networks == 14
+    assert error.within_5 >= 0.9 and error.rmspe < 0.03 and error.spearman > 0.98
+    assert noise_floor(observations.networks) < 0.02
+
+
+def test_the_call_cost_that_the_profiler_added_is_taken_out(
+    measured: LatencyTable, predictor: LatencyPredictor
+) -> None:
+    observations = observe(measured)
+    networks = observations.with_role("held-out")
+    profiled = [
+        sum(observations.profiled_ms.get(key, 0.0) for key in one.kernels.elements()) for one in networks
+    ]
+    raw = np.array(profiled) / [one.latency_ms for one in networks]
+    found = np.array(
+        [e.latency_ms / one.latency_ms for one, e in predictor.estimates(observations, networks)]
+    )
+    assert abs(np.log(found)).mean() < 0.5 * abs(np.log(raw)).mean()
+
+
+def test_leaving_out_covers_what_the_interval_promises(
+    measured: LatencyTable, predictor: LatencyPredictor
+) -> None:
+    observations = observe(measured)
+    found = cross_validated(observations, observations.with_role("fit"), folds=8)
+    held = [
+        low <= one.latency_ms <= high
+        for one, e in found
+        for low, high in [predictor.interval(e.latency_ms, e.sd_ms)]
+    ]
+    assert 0.8 <= np.mean(held) <= 1.0
+
+
+def test_an_unknown_kind_is_an_error_that_names_it(predictor: LatencyPredictor) -> None:
+    kernel = traced("x", "a", (1, 4), (1, 4), kind="Wobble")
+    with pytest.raises(UnknownKernelsError, match=r"Wobble\(1x4") as caught:
+        predictor.predict(trace_of("x", (kernel,)))
+    assert len(caught.value.kernels) == 1
+
+
+def test_a_prediction_adds_up_and_says_what_was_interpolated(predictor: LatencyPredictor) -> None:
+    seen = kernels_of(get_space("mobilenetv3-demo").placed(get_space("mobilenetv3-demo").largest())[0])
+    unseen = traced(
+        "conv", "a", (1, 24, 17, 17), (1, 24, 17, 17), group=1, kernel_shape=[3, 3], weight=(24, 24, 3, 3)
+    )
+    found = predictor.predict(trace_of("x", (*seen, unseen)), model="m")
+    assert found.latency_ms == pytest.approx(found.overhead_ms + sum(one.latency_ms for one in found.kernels))
+    assert found.kernels[-1].source == "interpolated" and 0 < found.interpolated_share < 1
+    assert found.interval_ms[0] < found.latency_ms < found.interval_ms[1]
+
+
+# --- compiled spaces -------------------------------------------------------------------------------
+
+
+def test_a_template_gives_the_kernels_of_sizes_never_seen() -> None:
+    space, rng = get_space("mobilenetv3-32px"), np.random.default_rng(0)
+    placed = {
+        describe_layer(one).key(): one for genome in space.sample(rng, 150) for one in space.placed(genome)
+    }
+    layers = list(placed.values())
+    templates = LayerTemplates()
+    for one in layers[::2]:
+        templates.learn(
+            describe_layer(one), [(k.name[len(k.layer) + 1 : -6], spec_of(k)) for k in kernels_of(one)]
+        )
+    known = [one for one in layers[1::2] if templates.knows(describe_layer(one))]
+    right = 0
+    for one in known:
+        layer = describe_layer(one)
+        filled = [template.fill(layer.numbers) for template in templates.templates(layer)]
+        right += filled == [spec_of(kernel) for kernel in kernels_of(one)]
+    assert len(known) > 200 and right / len(known) > 0.98
+
+
+def test_compiled_and_slow_path_agree_to_the_last_digit(
+    measured: LatencyTable, predictor: LatencyPredictor
+) -> None:
+    space = get_space("mobilenetv3-demo")
+    compiled = CompiledSpace.compile(space, measured, predictor)
+    genomes = space.sample(np.random.default_rng(3), 300)
+    slow = [
+        compiled.overhead_ms + sum(price.latency_ms for _, price in compiled.kernels(one)) for one in genomes
+    ]
+    np.testing.assert_allclose(compiled.latency_ms(genomes), slow, rtol=0, atol=1e-9)
+    low, high = compiled.interval_ms(genomes[:20]).T
+    assert ((low < compiled.latency_ms(genomes[:20])) & (compiled.latency_ms(genomes[:20]) < high)).all()
+
+
+def test_compiled_networks_cost_what_their_kernels_cost(
+    measured: LatencyTable, predictor: LatencyPredictor
+) -> None:
+    space = get_space("mobilenetv3-demo")
+    compiled = CompiledSpace.compile(space, measured, predictor)
+    observations = observe(measured)
+    found = list(predictor.estimates(observations, observations.networks))
+    genomes = np.array([one.network.genome for one, _ in found])
+    np.testing.assert_allclose(compiled.latency_ms(genomes), [e.latency_ms for _, e in found], rtol=1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_indices_of_a_compiled_space_are_distinct_entries(seed: int) -> None:
+    space = get_space("mobilenetv3-demo")
+    from edgenas.latency_tables.compiled import _mixed_radix
+
+    weights, sizes = _mixed_radix([slot.genes for slot in space.slots], space.option_counts)
+    genome = space.sample(np.random.default_rng(seed), 1)
+    indices = (genome @ weights).astype(int)[0]
+    assert all(0 <= index < size for index, size in zip(indices, sizes, strict=True))
+
+
+# --- what is measured ------------------------------------------------------------------------------
+
+
+def test_a_cover_is_deterministic_and_better_than_chance() -> None:
+    space = get_space("mobilenetv3-demo")
+    first, second = (
+        cover(space, space_sampler, least=10, most=30, rng=np.random.default_rng(5))
+        for space_sampler in (space.sample, space.sample)
+    )
+    np.testing.assert_array_equal(first.genomes, second.genomes)
+    assert first.coverage > 0.7
+
+
+@pytest.mark.parametrize("scheme", [None, "u8s8"])
+@pytest.mark.parametrize("index", range(0, 22, 3))
+def test_kernel_networks_are_valid_and_repeatable(index: int, scheme: str | None) -> None:
+    first, second = (
+        kernel_network(index, seed=1, int8_scheme=scheme, opset=17, ir_version=8) for _ in range(2)
+    )
+    onnx.checker.check_model(first, full_check=True)
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
