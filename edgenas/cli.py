@@ -221,6 +221,103 @@ def profile(**options: Any) -> Any:
     return stage(**options)
 
 
+@cli.group()
+@_program_flags
+def table() -> None:
+    """Latency tables: look into them, copy, compare and verify them.
+
+    \b
+    Example:
+      edgenas table list
+    """
+
+
+@_command(table, "list")
+def table_list() -> Any:
+    """List the workspace's tables.
+
+    \b
+    Example:
+      edgenas table list
+    """
+    from edgenas.pipeline import table as stage
+
+    return stage.table_list()
+
+
+@_command(table, "show")
+@click.argument("device_id", metavar="[ID]", required=False)
+def table_show(device_id: str | None) -> Any:
+    """Show what a table holds.
+
+    \b
+    Example:
+      edgenas table show local
+    """
+    from edgenas.pipeline import table as stage
+
+    return stage.table_show(device_id)
+
+
+@_command(table, "export")
+@click.argument("device_id", metavar="[ID]", required=False)
+@click.option("--output", type=EXISTING, required=True, help="A .json file, or a folder for CSV.")
+def table_export(device_id: str | None, output: Path) -> Any:
+    """Write a table as JSON or CSV.
+
+    \b
+    Example:
+      edgenas table export local --output local.json
+    """
+    from edgenas.pipeline import table as stage
+
+    return stage.table_export(device_id, output=output)
+
+
+@_command(table, "import")
+@click.argument("source", type=EXISTING)
+@device_option
+def table_import(source: Path, device: str | None) -> Any:
+    """Add the rows of an exported table to this workspace's.
+
+    \b
+    Example:
+      edgenas table import local.json --device local
+    """
+    from edgenas.pipeline import table as stage
+
+    return stage.table_import(source, device=device)
+
+
+@_command(table, "diff")
+@click.argument("left", metavar="ID")
+@click.argument("right", metavar="ID")
+def table_diff(left: str, right: str) -> Any:
+    """Compare the networks that two tables have in common.
+
+    \b
+    Example:
+      edgenas table diff local kitchen
+    """
+    from edgenas.pipeline import table as stage
+
+    return stage.table_diff(left, right)
+
+
+@_command(table, "verify")
+@click.argument("device_id", metavar="[ID]", required=False)
+def table_verify(device_id: str | None) -> Any:
+    """Examine a table's file and the checksum of every row.
+
+    \b
+    Example:
+      edgenas table verify local
+    """
+    from edgenas.pipeline import table as stage
+
+    return stage.table_verify(device_id)
+
+
 @_command(cli)
 @click.argument("model", type=EXISTING)
 @device_option
@@ -428,7 +525,9 @@ def _fail(error: EdgeNASError) -> int:
 
 
 def _exit_code(result: object) -> int:
-    """3 where a verdict is anything but a pass."""
+    """3 where a verdict is anything but a pass, 1 where a table is damaged."""
+    if not getattr(result, "intact", True):
+        return 1
     return 0 if getattr(result, "verdict", "pass") == "pass" else 3
 
 

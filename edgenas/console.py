@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgenas.device_profiles import DeviceProfile
 from edgenas.errors import EdgeNASError
 from edgenas.progress import Task, Watcher
 from edgenas.records import (
@@ -133,10 +134,10 @@ def show(result: object) -> None:
 def _parts(result: object) -> Iterator[Any]:
     if isinstance(result, Record):
         view = _VIEWS.get(type(result))
-        yield from view(result) if view else iter([fields_table(result)])
+        yield from view(result) if view else _fields(result)
     elif isinstance(result, tuple | list):
         if result and isinstance(result[0], Record):
-            yield records_table(result)
+            yield records_table("", result)
         else:
             yield from (str(item) for item in result)
     else:
@@ -156,16 +157,23 @@ def table(title: str, headings: Sequence[str], rows: Rows) -> Table:
     return built
 
 
-def fields_table(record: Record) -> Table:
-    """Any record as a table of its fields."""
-    rows = [(name, _plain(getattr(record, name))) for name in record.__struct_fields__]
-    return table(type(record).__name__, ("field", "value"), rows)
+def _fields(record: Record) -> Iterator[Any]:
+    """Any record: its plain fields as one table, each list of records as a table of its own."""
+    values = {name: getattr(record, name) for name in record.__struct_fields__}
+    lists = {name: value for name, value in values.items() if _is_list_of_records(value)}
+    plain = {name: value for name, value in values.items() if name not in lists}
+    yield table(type(record).__name__, ("field", "value"), [(name, _plain(v)) for name, v in plain.items()])
+    yield from (records_table(name, records) for name, records in lists.items())
 
 
-def records_table(records: Sequence[Record]) -> Table:
-    """Records of one type as the rows of a table."""
-    names = records[0].__struct_fields__
-    return table("", names, [[_plain(getattr(record, name)) for name in names] for record in records])
+def _is_list_of_records(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], Record)
+
+
+def records_table(title: str, records: Sequence[Record]) -> Table:
+    """Records of one type as the rows of a table, with the columns that fit a terminal."""
+    names = _COLUMNS.get(type(records[0]), records[0].__struct_fields__)
+    return table(title, names, [[_plain(getattr(record, name)) for name in names] for record in records])
 
 
 def _plain(value: object) -> str:
@@ -175,6 +183,8 @@ def _plain(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, Record):
         return ", ".join(f"{name}={_plain(getattr(value, name))}" for name in value.__struct_fields__)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_plain(item)}" for name, item in value.items()) or "-"
     if isinstance(value, tuple):
         return ", ".join(_plain(item) for item in value)
     return str(value)
@@ -331,10 +341,10 @@ def _run(result: RunResult) -> Iterator[Any]:
     yield table(result.name, ("what", "found"), rows)
 
 
-def _table_summary(result: TableSummary) -> Iterator[Any]:
-    yield fields_table(result)
-
-
+_COLUMNS: dict[type, tuple[str, ...]] = {
+    DeviceProfile: ("id", "description", "connection", "runtime"),
+    TableSummary: ("device", "runtime", "kernels", "networks", "runs", "size_bytes", "updated_at"),
+}
 _VIEWS: dict[type, Callable[[Any], Iterator[Any]]] = {
     ProfileResult: _profile,
     Prediction: _prediction,
@@ -344,5 +354,4 @@ _VIEWS: dict[type, Callable[[Any], Iterator[Any]]] = {
     DeviceCheck: _check,
     TrainResult: _train,
     RunResult: _run,
-    TableSummary: _table_summary,
 }
