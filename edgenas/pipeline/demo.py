@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edgenas.pipeline.latency import compiled_latency
 from edgenas.pipeline.profile import profile
 from edgenas.pipeline.run import RunSettings, run
-from edgenas.pipeline.search import compiled_latency
 from edgenas.progress import say
 from edgenas.records import RunResult
 from edgenas.search_spaces import get_space
