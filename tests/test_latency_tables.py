@@ -356,7 +356,7 @@ def test_held_out_networks_are_predicted_within_their_noise(
     measured: LatencyTable, predictor: LatencyPredictor
 ) -> None:
     observations = observe(measured)
-    error = held_out_error(predictor, observations, observations.with_role("held-out"))
+    error = held_out_error(predictor, observations.with_role("held-out"))
     assert error is not None and error.networks == 14
     assert error.within_5 >= 0.9 and error.rmspe < 0.03 and error.spearman > 0.98
     assert noise_floor(observations.networks) < 0.02
@@ -371,9 +371,7 @@ def test_the_call_cost_that_the_profiler_added_is_taken_out(
         sum(observations.profiled_ms.get(key, 0.0) for key in one.kernels.elements()) for one in networks
     ]
     raw = np.array(profiled) / [one.latency_ms for one in networks]
-    found = np.array(
-        [e.latency_ms / one.latency_ms for one, e in predictor.estimates(observations, networks)]
-    )
+    found = np.array([e.latency_ms / one.latency_ms for one, e in predictor.estimates(networks)])
     assert abs(np.log(found)).mean() < 0.5 * abs(np.log(raw)).mean()
 
 
@@ -451,7 +449,7 @@ def test_compiled_networks_cost_what_their_kernels_cost(
     space = get_space("mobilenetv3-demo")
     compiled = CompiledSpace.compile(space, measured, predictor)
     observations = observe(measured)
-    found = list(predictor.estimates(observations, observations.networks))
+    found = list(predictor.estimates(observations.networks))
     genomes = np.array([one.network.genome for one, _ in found])
     np.testing.assert_allclose(compiled.latency_ms(genomes), [e.latency_ms for _, e in found], rtol=1e-3)
 

@@ -2,51 +2,101 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from edgenas.latency_tables.kernels import KernelSpec
 from edgenas.latency_tables.layers import INPUT, LayerDescription, part_of
 from edgenas.latency_tables.observations import Observations
-from edgenas.latency_tables.rows import KernelSample, NetworkRow
+from edgenas.latency_tables.rows import KernelSample
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.latency_tables.templates import LayerTemplates, PartKernel
 
 
-def kernels_by_layer(samples: Sequence[KernelSample], layers: Sequence[str]) -> dict[str, list[KernelSample]]:
-    """Kernels of every layer in execution order.
+@dataclass(frozen=True)
+class LayeredTrace:
+    """A trace beside the layers, by name, of the network that was traced."""
 
-    A kernel without a known layer belongs to the one before it, the first ones to the first layer.
-    """
-    found: dict[str, list[KernelSample]] = {layer: [] for layer in layers}
-    current = layers[0]
-    for sample in samples:
-        current = sample.layer if sample.layer in found else current
-        found[current].append(sample)
-    return found
+    samples: tuple[KernelSample, ...]
+    layers: dict[str, LayerDescription]
 
 
 def learn_templates(table: LatencyTable, observations: Observations) -> LayerTemplates:
     """Templates from every traced network whose layers are known; held-out ones are not looked at."""
+    traces = [
+        LayeredTrace(
+            observations.structures[sha].kernels,
+            {name: msgspec.json.decode(text, type=LayerDescription) for name, text in network.layers},
+        )
+        for sha, network in sorted(table.networks().items())
+        if sha in observations.structures and network.layers and network.role != "held-out"
+    ]
+    kinds = {key: spec.kind for key, spec in observations.specs.items()}
+    to_producer = _kinds_of_producers(traces, kinds)
     templates = LayerTemplates()
-    for sha, network in sorted(table.networks().items()):
-        trace = observations.structures.get(sha)
-        if trace is not None and network.layers and network.role != "held-out":
-            _learn_network(templates, network, trace.kernels, observations.specs)
+    for trace in traces:
+        for name, samples in kernels_by_layer(trace, kinds, to_producer).items():
+            layer = trace.layers[name]
+            templates.learn(layer, list(_with_parts(samples, layer, observations.specs)))
     return templates
 
 
-def _learn_network(
-    templates: LayerTemplates,
-    network: NetworkRow,
-    samples: Sequence[KernelSample],
-    specs: Mapping[str, KernelSpec],
-) -> None:
-    by_layer = kernels_by_layer(samples, [name for name, _ in network.layers])
-    for name, described in network.layers:
-        layer = msgspec.json.decode(described, type=LayerDescription)
-        templates.learn(layer, list(_with_parts(by_layer[name], layer, specs)))
+def kernels_by_layer(
+    trace: LayeredTrace, kinds: Mapping[str, str], to_producer: frozenset[str]
+) -> dict[str, list[KernelSample]]:
+    """Kernels of every layer in execution order.
+
+    A kernel between two layers that has neither's name (a reorder, a transpose) belongs to the layer
+    that it reads from where its kind is one of ``to_producer``, else to the layer that reads it.
+    """
+    found: dict[str, list[KernelSample]] = {layer: [] for layer in trace.layers}
+    waiting: list[KernelSample] = []
+    current = next(iter(found))
+    for sample in trace.samples:
+        name = sample.name.partition("/")[0]
+        if name not in found:
+            waiting.append(sample)
+            continue
+        for kernel in waiting:
+            found[current if kinds[kernel.kernel] in to_producer else name].append(kernel)
+        found[name].append(sample)
+        current, waiting = name, []
+    found[current] += waiting
+    return found
+
+
+def _kinds_of_producers(traces: Sequence[LayeredTrace], kinds: Mapping[str, str]) -> frozenset[str]:
+    """The kinds of nameless kernels that follow from what stands before them, told by the traces.
+
+    Kernels belong where they can be foretold: layers of one context should always become the same
+    sequence. A kind is given to the producer where that leaves fewer different sequences.
+    """
+    nameless = {
+        kinds[sample.kernel]
+        for trace in traces
+        for sample in trace.samples
+        if sample.name.partition("/")[0] not in trace.layers
+    }
+    chosen: frozenset[str] = frozenset()
+    least = _sequences(traces, kinds, chosen)
+    for kind in sorted(nameless):
+        tried = chosen | {kind}
+        count = _sequences(traces, kinds, tried)
+        if count < least:
+            chosen, least = tried, count
+    return chosen
+
+
+def _sequences(traces: Sequence[LayeredTrace], kinds: Mapping[str, str], to_producer: frozenset[str]) -> int:
+    """How many different sequences of kinds all contexts together became."""
+    found: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for trace in traces:
+        for name, samples in kernels_by_layer(trace, kinds, to_producer).items():
+            found[trace.layers[name].context].add(tuple(kinds[sample.kernel] for sample in samples))
+    return sum(map(len, found.values()))
 
 
 def _with_parts(

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from edgenas.errors import UnknownKernelsError
 from edgenas.latency_tables.attribution import learn_templates
-from edgenas.latency_tables.kernels import KernelSpec
 from edgenas.latency_tables.layers import LayerDescription, describe_layer
 from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.predictor import LatencyPredictor
@@ -78,7 +77,6 @@ class LayerPricer:
         self._kernels: dict[tuple[int, tuple[int, ...]], str] = {}
         self._kernel_prices: dict[str, tuple[float, bool]] = {}
         self._kept: dict[int, KernelTemplate] = {}
-        self.specs: dict[str, KernelSpec] = {}
 
     def price(self, layer: LayerDescription) -> LayerPrice:
         """The price of a layer; infinite where nothing in the table can tell it, never 0."""
@@ -105,11 +103,10 @@ class LayerPricer:
     def _kernel_price(self, key: str) -> tuple[float, bool]:
         """Latency of a kernel, infinite where it is unknown, and whether it was measured."""
         if key not in self._kernel_prices:
-            spec = self.specs[key]
-            known = self._predictor.knows(spec)
+            known = self._predictor.knows(key)
             self._kernel_prices[key] = (
-                self._predictor.kernel_ms(spec) if known else math.inf,
-                known and self._predictor.column(spec).guess.measured,
+                self._predictor.kernel_ms(key) if known else math.inf,
+                known and self._predictor.measured(key),
             )
         return self._kernel_prices[key]
 
@@ -127,9 +124,7 @@ class LayerPricer:
         self._kept[id(template)] = template  # keeps the id from being used again
         known = (id(template), tuple(layer.numbers[name] for name in template.names))
         if known not in self._kernels:
-            spec = template.fill(layer.numbers)
-            self._kernels[known] = key = spec.key()
-            self.specs[key] = spec
+            self._kernels[known] = self._predictor.catalogue.add(template.fill(layer.numbers))
         return self._kernels[known]
 
 
@@ -222,7 +217,7 @@ class CompiledSpace:
         counts: Counter[str] = Counter()
         for price in prices:
             counts.update(dict(price.kernels))
-        columns = {key: self._predictor.column(self._pricer.specs[key]) for key in counts}
+        columns = {key: self._predictor.column(key) for key in counts}
         row, _, own = self._predictor.design.row(counts, columns)
         own += sum((_BORROWED_LOG_SD * price.latency_ms) ** 2 for price in prices if price.borrowed)
         return float(self._predictor.deviation(row[None, :], np.array([own]), np.array([latency_ms]))[0])

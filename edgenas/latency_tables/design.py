@@ -12,6 +12,7 @@ that out again, as far as the end-to-end times of whole networks tell.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class Column:
     values: Array
     guess: Guess
 
-    @property
+    @functools.cached_property
     def own_variance(self) -> float:
         """Variance in ms squared that no measured network can reduce."""
         return float((self.guess.latency_ms * np.expm1(min(self.guess.log_sd, 2.0))) ** 2)
@@ -87,7 +88,7 @@ class Design:
         base, variance = 0.0, 0.0
         for key, count in kernels.items():
             column = columns[key]
-            np.add.at(row, column.indices, count * column.values)
+            row[column.indices] += count * column.values  # the indices of one column are distinct
             base += count * column.guess.latency_ms
             # The same unknown kernel errs the same way each time it is called.
             variance += count**2 * column.own_variance

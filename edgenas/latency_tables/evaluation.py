@@ -61,10 +61,10 @@ def summarise(
 
 
 def held_out_error(
-    predictor: LatencyPredictor, observations: Observations, networks: Sequence[MeasuredNetwork]
+    predictor: LatencyPredictor, networks: Sequence[MeasuredNetwork]
 ) -> PredictionError | None:
     """The error on networks that the predictor was not fitted to; unpriceable ones are left out."""
-    return summarise(list(predictor.estimates(observations, networks)), predictor)
+    return summarise(list(predictor.estimates(networks)), predictor)
 
 
 def cross_validated(
@@ -81,7 +81,7 @@ def cross_validated(
         names = {network.network.model_sha256 for network in judged}
         kept = [network for network in networks if network.network.model_sha256 not in names]
         fitted = LatencyPredictor.fit_to(observations, kept, left_out=names, like=whole)
-        found += fitted.estimates(observations, judged)
+        found += fitted.estimates(judged)
     return found
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,18 +23,13 @@ FEATURES = (
 )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=65536)
-def _cached(canonical: str) -> tuple[float, ...]:
-    return _features(msgspec.json.decode(canonical, type=KernelSpec))
-
-
 def features_of(spec: KernelSpec) -> NDArray[np.float64]:
     """Base-2 logarithms of work, traffic and shape, (len(FEATURES),) float64.
 
     Logarithms, because latency over shape is close to a power law between the steps that vector
     widths and caches make.
     """
-    return np.array(_cached(spec.canonical()))
+    return np.array(_features(spec))
 
 
 def _features(spec: KernelSpec) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.errors import TableError
+from edgenas.latency_tables.catalogue import KernelCatalogue
 from edgenas.latency_tables.kernels import KernelSpec
 from edgenas.latency_tables.rows import LatencyRow, NetworkRow, TraceRow
 from edgenas.latency_tables.table import LatencyTable
@@ -58,6 +59,11 @@ class Observations:
     def with_role(self, role: str) -> tuple[MeasuredNetwork, ...]:
         """Networks of one role, in the order of their hashes."""
         return tuple(network for network in self.networks if network.network.role == role)
+
+    @functools.cached_property
+    def catalogue(self) -> KernelCatalogue:
+        """The kernels with what is often asked about them."""
+        return KernelCatalogue(self.specs)
 
     @functools.cached_property
     def profiled_ms(self) -> dict[str, float]:

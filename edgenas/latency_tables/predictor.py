@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,7 @@ class LatencyPredictor:
         self.design = design
         self.posterior = posterior
         self.quantile = quantile
+        self.catalogue = observations.catalogue
         self._columns: dict[str, Column] = {}
         self._prices: dict[str, float] = {}
 
@@ -83,8 +84,8 @@ class LatencyPredictor:
             like: a predictor of the same table, whose settings are taken over instead of chosen.
         """
         profiled = observations.profiled_without(left_out)
-        guesses = KernelGuesses(observations.specs, profiled, like=like.design.guesses if like else None)
-        usable = [network for network in networks if _priceable(network, observations, guesses)]
+        guesses = KernelGuesses(observations.catalogue, profiled, like=like.design.guesses if like else None)
+        usable = [network for network in networks if all(map(guesses.knows, network.kernels))]
         if not usable:
             raise TableError(
                 f"the table of '{observations.device}' has no network measured end to end with"
@@ -93,7 +94,7 @@ class LatencyPredictor:
             )
         used = sorted({key for network in usable for key in network.kernels if key in profiled})
         design = Design(guesses, used)
-        posterior = _posterior(design, observations, usable, like.posterior.deviations if like else None)
+        posterior = _posterior(design, usable, like.posterior.deviations if like else None)
         predictor = cls(observations, design, posterior, like.quantile if like else _GAUSSIAN, len(usable))
         if like is None:
             predictor.quantile = _conformal_quantile(predictor, observations, usable)
@@ -104,22 +105,25 @@ class LatencyPredictor:
         """What a run costs besides its kernels."""
         return float(self.design.unit_ms * self.posterior.mean[OVERHEAD])
 
-    def column(self, spec: KernelSpec) -> Column:
-        """One kernel as a row of the linear model; its family must be known."""
-        key = spec.key()
+    def column(self, key: str) -> Column:
+        """A kernel of the catalogue as a row of the linear model; its kind must be known."""
         if key not in self._columns:
-            self._columns[key] = self.design.column(key, self.design.guesses.guess(spec))
+            self._columns[key] = self.design.column(key, self.design.guesses.guess(key))
         return self._columns[key]
 
-    def knows(self, spec: KernelSpec) -> bool:
-        """Whether the kernel can be priced at all."""
-        return self.design.guesses.knows(spec)
+    def knows(self, kernel: KernelSpec | str) -> bool:
+        """Whether a kernel, or the kernel of a key of the catalogue, can be priced at all."""
+        key = kernel if isinstance(kernel, str) else self.catalogue.add(kernel)
+        return self.design.guesses.knows(key)
 
-    def kernel_ms(self, spec: KernelSpec) -> float:
-        """The corrected time of one kernel; never 0."""
-        key = spec.key()
+    def measured(self, key: str) -> bool:
+        """Whether the kernel itself was profiled."""
+        return self.column(key).guess.measured
+
+    def kernel_ms(self, key: str) -> float:
+        """The corrected time of a kernel of the catalogue; never 0."""
         if key not in self._prices:
-            column = self.column(spec)
+            column = self.column(key)
             guess = column.guess.latency_ms
             corrected = guess + float(column.values @ self.posterior.mean[column.indices])
             self._prices[key] = max(corrected, _LEAST_SHARE * guess)
@@ -129,26 +133,26 @@ class LatencyPredictor:
         """Latency of a network that executes these kernels one after the other.
 
         Raises:
-            UnknownKernelsError: kernels of families that were never measured.
+            UnknownKernelsError: kernels of kinds that were never measured.
         """
-        specs = list(kernels)
-        self.require(specs)
-        counts = Counter(spec.key() for spec in specs)
-        columns = {spec.key(): self.column(spec) for spec in specs}
-        latency = self.overhead_ms + sum(self.kernel_ms(spec) for spec in specs)
-        unseen = sum(self.kernel_ms(spec) for spec in specs if not self.column(spec).guess.measured)
-        row, _, own = self.design.row(counts, columns)
+        keys = [self.catalogue.add(spec) for spec in kernels]
+        self.require(keys)
+        return self.estimate_counts(Counter(keys))
+
+    def estimate_counts(self, counts: Mapping[str, int]) -> Estimate:
+        """Latency of a network that calls each kernel of the catalogue so many times."""
+        times = {key: count * self.kernel_ms(key) for key, count in counts.items()}
+        latency = self.overhead_ms + sum(times.values())
+        unseen = sum(time for key, time in times.items() if not self.measured(key))
+        row, _, own = self.design.row(counts, {key: self.column(key) for key in counts})
         sd = float(self.deviation(row[None, :], np.array([own]), np.array([latency]))[0])
         return Estimate(latency, sd, unseen / latency)
 
-    def estimates(
-        self, observations: Observations, networks: Sequence[MeasuredNetwork]
-    ) -> Iterator[tuple[MeasuredNetwork, Estimate]]:
+    def estimates(self, networks: Sequence[MeasuredNetwork]) -> Iterator[tuple[MeasuredNetwork, Estimate]]:
         """Estimates of measured networks from their kernels; those with unknown kernels are skipped."""
         for network in networks:
-            specs = [observations.specs[key] for key in network.kernels.elements()]
-            if all(self.knows(spec) for spec in specs):
-                yield network, self.estimate(specs)
+            if all(self.knows(key) for key in network.kernels):
+                yield network, self.estimate_counts(network.kernels)
 
     def deviation(self, rows: Array, own_variance: Array, latency_ms: Array) -> Array:
         """Standard deviation in ms (M,) of networks given as rows of the linear model (M, D)."""
@@ -160,9 +164,9 @@ class LatencyPredictor:
         half = self.quantile * sd_ms
         return max(latency_ms - half, 0.1 * latency_ms), latency_ms + half
 
-    def require(self, specs: Iterable[KernelSpec]) -> None:
+    def require(self, keys: Iterable[str]) -> None:
         """Raises ``UnknownKernelsError`` naming every kernel that nothing in the table can price."""
-        unknown = dict.fromkeys(spec.label() for spec in specs if not self.knows(spec))
+        unknown = dict.fromkeys(self.catalogue.spec(key).label() for key in keys if not self.knows(key))
         if unknown:
             raise UnknownKernelsError(tuple(unknown), device=self.device)
 
@@ -174,8 +178,9 @@ class LatencyPredictor:
         Raises:
             UnknownKernelsError: kernels of families that were never measured.
         """
-        specs = [spec_of(kernel) for kernel in trace.kernels]
-        found = self.estimate(specs)
+        keys = [self.catalogue.add(spec_of(kernel)) for kernel in trace.kernels]
+        self.require(keys)
+        found = self.estimate_counts(Counter(keys))
         return Prediction(
             model=model or trace.model_sha256[:12],
             device=self.device,
@@ -192,26 +197,21 @@ class LatencyPredictor:
                     name=kernel.name,
                     layer=kernel.layer,
                     kind=kernel.kind,
-                    latency_ms=self.kernel_ms(spec),
-                    source="measured" if self.column(spec).guess.measured else "interpolated",
+                    latency_ms=self.kernel_ms(key),
+                    source="measured" if self.measured(key) else "interpolated",
                 )
-                for kernel, spec in zip(trace.kernels, specs, strict=True)
+                for kernel, key in zip(trace.kernels, keys, strict=True)
             ),
         )
 
 
-def _priceable(network: MeasuredNetwork, observations: Observations, guesses: KernelGuesses) -> bool:
-    return all(guesses.knows(observations.specs[key]) for key in network.kernels)
-
-
 def _posterior(
     design: Design,
-    observations: Observations,
     networks: Sequence[MeasuredNetwork],
     deviations: dict[str, float] | None,
 ) -> Posterior:
     keys = {key for network in networks for key in network.kernels}
-    columns = {key: design.column(key, design.guesses.guess(observations.specs[key])) for key in keys}
+    columns = {key: design.column(key, design.guesses.guess(key)) for key in keys}
     rows, bases, own = zip(*(design.row(network.kernels, columns) for network in networks), strict=True)
     base = np.array(bases)
     latency = np.array([network.latency_ms for network in networks])
@@ -247,5 +247,5 @@ def _fold_scores(
         fitted = LatencyPredictor.fit_to(observations, kept, left_out=names, like=predictor)
         yield np.array([
             abs(network.latency_ms - found.latency_ms) / found.sd_ms
-            for network, found in fitted.estimates(observations, judged)
+            for network, found in fitted.estimates(judged)
         ])  # fmt: skip

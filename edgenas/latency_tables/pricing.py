@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.latency_tables.features import FEATURES, features_of
-from edgenas.latency_tables.kernels import KernelSpec, family_of
+from edgenas.latency_tables.catalogue import KernelCatalogue
+from edgenas.latency_tables.features import FEATURES
 from edgenas.latency_tables.regression import Settings, ShapeRegressor
 from edgenas.records import Record
 
@@ -42,26 +42,26 @@ class KernelGuesses:
     """Guesses kernel times from what was profiled.
 
     Args:
-        specs: kernels by key.
+        catalogue: all kernels that are asked for.
         profiled_ms: time in place by key.
         like: other guesses whose regressors' settings are taken over, which saves choosing them.
     """
 
     def __init__(
         self,
-        specs: Mapping[str, KernelSpec],
+        catalogue: KernelCatalogue,
         profiled_ms: Mapping[str, float],
         *,
         like: KernelGuesses | None = None,
     ) -> None:
-        self._settings: dict[str, Settings] = dict(like.settings()) if like else {}
+        self._catalogue = catalogue
         self._profiled = dict(profiled_ms)
+        self._like = like
         self._samples: dict[str, list[str]] = defaultdict(list)
         for key in sorted(self._profiled):
-            self._samples[family_of(specs[key])].append(key)
-        self._specs = {key: specs[key] for key in self._profiled}
+            self._samples[catalogue.family(key)].append(key)
         self._centres = {
-            family: np.mean([features_of(self._specs[key]) for key in keys], axis=0)
+            family: np.mean([catalogue.features(key) for key in keys], axis=0)
             for family, keys in self._samples.items()
         }
         self._regressors: dict[str, ShapeRegressor] = {}
@@ -78,45 +78,46 @@ class KernelGuesses:
         times = list(self._profiled.values())
         return max(float(np.quantile(times, 0.05)), 5e-4) if times else 1e-3
 
-    def settings(self) -> dict[str, Settings]:
-        """Settings of every family's regressor, for ``like``."""
-        return {family: self._regressor(family).settings for family in self._samples}
-
-    def knows(self, spec: KernelSpec) -> bool:
+    def knows(self, key: str) -> bool:
         """Whether a kernel of this kind was ever profiled."""
-        return self._family(spec) is not None
+        return self._family(key) is not None
 
-    def _family(self, spec: KernelSpec) -> str | None:
+    def _family(self, key: str) -> str | None:
         """The kernel's family, else the most profiled one of the same kind, else None."""
-        family = family_of(spec)
+        family = self._catalogue.family(key)
         if family in self._samples:
             return family
-        same = [other for other in self._samples if other.split("/")[0] == spec.kind]
+        kind = self._catalogue.spec(key).kind
+        same = [other for other in self._samples if other.split("/")[0] == kind]
         return max(same, key=lambda other: len(self._samples[other])) if same else None
 
-    def guess(self, spec: KernelSpec) -> Guess:
-        """The kernel's time and how it was come by; the family must be known."""
-        key = spec.key()
+    def guess(self, key: str) -> Guess:
+        """The kernel's time and how it was come by; its kind must be known."""
         if key not in self._guesses:
-            self._guesses[key] = self._guess(key, spec)
+            self._guesses[key] = self._guess(key)
         return self._guesses[key]
 
-    def _guess(self, key: str, spec: KernelSpec) -> Guess:
-        family, features = self._family(spec), features_of(spec)
+    def _guess(self, key: str) -> Guess:
+        family, features = self._family(key), self._catalogue.features(key)
         assert family is not None, "callers ask knows() first"
         shape = (features - self._centres[family])[list(_SHAPE_TERMS)] / 4.0
-        terms = (1.0, *(float(term) for term in shape))
+        terms = (1.0, *shape.tolist())
         if key in self._profiled:
             return Guess(latency_ms=self._profiled[key], log_sd=0.0, family=family, terms=terms)
         mean, deviation = self._regressor(family).predict(features[None, :])
-        log_sd = max(float(deviation[0]), 1e-3 if family == family_of(spec) else _RELATED_LOG_SD)
+        least = 1e-3 if family == self._catalogue.family(key) else _RELATED_LOG_SD
+        log_sd = max(float(deviation[0]), least)
         return Guess(latency_ms=math.exp(float(mean[0])), log_sd=log_sd, family=family, terms=terms)
 
     def _regressor(self, family: str) -> ShapeRegressor:
         if family not in self._regressors:
             keys = self._samples[family]
-            features = np.array([features_of(self._specs[key]) for key in keys])
+            features = np.array([self._catalogue.features(key) for key in keys])
             times = np.log([self._profiled[key] for key in keys])
-            settings = self._settings.get(family)
-            self._regressors[family] = ShapeRegressor.fit(features, times, settings=settings)
+            self._regressors[family] = ShapeRegressor.fit(features, times, settings=self._settings(family))
         return self._regressors[family]
+
+    def _settings(self, family: str) -> Settings | None:
+        if self._like is None or family not in self._like.families:
+            return None
+        return self._like._regressor(family).settings

@@ -253,14 +253,12 @@ def _cell(space: str, precision: str, observations: Observations, predictor: Lat
         threads=observations.threads,
         networks=len(networks),
         kernels=len({key for network in networks for key in network.kernels}),
-        coverage=_coverage(held_out or networks, observations, predictor),
-        error=held_out_error(predictor, observations, held_out),
+        coverage=_coverage(held_out or networks, predictor),
+        error=held_out_error(predictor, held_out),
     )
 
 
-def _coverage(
-    networks: Sequence[MeasuredNetwork], observations: Observations, predictor: LatencyPredictor
-) -> float:
+def _coverage(networks: Sequence[MeasuredNetwork], predictor: LatencyPredictor) -> float:
     """Share of the networks' predicted time that comes from measured kernels."""
-    shares = [estimate.interpolated_share for _, estimate in predictor.estimates(observations, networks)]
+    shares = [estimate.interpolated_share for _, estimate in predictor.estimates(networks)]
     return 1.0 - float(np.mean(shares)) if shares else 0.0

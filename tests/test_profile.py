@@ -1,0 +1,168 @@
+"""profile on this machine: killed at any moment it loses at most the measurement in flight."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgenas.errors import ModelError, UsageError
+from edgenas.latency_tables.integrity import verify
+from edgenas.latency_tables.table import LatencyTable
+from edgenas.pipeline import profile_plan
+from edgenas.pipeline.profile import profile
+from edgenas.pipeline.profile_plan import Target, interleaved, plan_kernels, plan_models, plan_space
+from edgenas.search_spaces import build_onnx, get_space
+from edgenas.workspace import Workspace
+
+TARGET = Target(opset=17, ir_version=8, int8_scheme="u8s8")
+CODE = """
+import sys
+from edgenas.pipeline import profile_plan
+from edgenas.pipeline.profile import profile
+from edgenas.workspace import Workspace
+profile_plan._LEAST, profile_plan._MOST = 12, {"fp32": 12, "int8": 12}
+profile(device="local", space=("mobilenetv3-demo",), precision=("fp32",), threads=1, workspace=Workspace(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def small_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_plan, "_LEAST", 12)
+    monkeypatch.setattr(profile_plan, "_MOST", {"fp32": 12, "int8": 12})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    space = get_space("mobilenetv3-demo")
+    path = tmp_path / "mine.onnx"
+    onnx.save(build_onnx(space.network(space.smallest()), batch=None, precision=False), path)
+    return path
+
+
+def rows(workspace: Workspace) -> Counter[tuple[str, int]]:
+    """How often each network was measured in each pass."""
+    with LatencyTable.open(workspace.table_path("local")) as table:
+        return Counter(
+            (row.model_sha256, row.pass_number)
+            for fingerprint, threads in table.configurations()
+            for row in table.latencies(fingerprint=fingerprint, threads=threads)
+        )
+
+
+# --- plans -----------------------------------------------------------------------------------------
+
+
+def test_a_plan_follows_from_space_precision_and_seed(small_plans: None) -> None:
+    space = get_space("mobilenetv3-demo")
+    first, again, other = (plan_space(space, "int8", TARGET, seed=seed) for seed in (3, 3, 4))
+    assert [one.recipe() for one in first] == [one.recipe() for one in again]
+    assert [one.recipe() for one in first] != [one.recipe() for one in other]
+    assert len({one.recipe() for one in first}) == len(first)
+    assert Counter(one.role for one in first) == {"fit": 12, "held-out": 3}
+
+
+def test_float_plans_are_float_and_int8_plans_mix(small_plans: None) -> None:
+    space = get_space("mobilenetv3-demo")
+
+    def precisions(one: object) -> set[str]:
+        return {layer.precision for layer in space.network(np.array(one.genome)).layers}  # type: ignore[attr-defined]
+
+    assert all(precisions(one) == {"fp32"} for one in plan_space(space, "fp32", TARGET, seed=0))
+    mixed = [precisions(one) for one in plan_space(space, "int8", TARGET, seed=0)]
+    assert {"int8"} in mixed or {"int8", "fp32"} in mixed
+
+
+def test_a_time_limit_cuts_all_plans_alike() -> None:
+    plans = [plan_kernels(precision, TARGET, seed=0) for precision in ("fp32", "int8")]
+    half = interleaved(plans)[: sum(map(len, plans)) // 2]
+    shares = [
+        sum(one.precision == p for one in half) / len(plan)
+        for p, plan in zip(("fp32", "int8"), plans, strict=True)
+    ]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+# --- models that users bring -----------------------------------------------------------------------
+
+
+def test_only_the_batch_may_be_dynamic(tmp_path: Path, model: Path) -> None:
+    loaded = onnx.load(model)
+    loaded.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    bad = tmp_path / "bad.onnx"
+    onnx.save(loaded, bad)
+    with pytest.raises(ModelError, match="dynamic dimension 2 \\('height'\\)") as caught:
+        plan_models([bad])
+    assert "make_dynamic_shape_fixed --dim_param height" in caught.value.hint
+    fixed = plan_models([model])[0].model()
+    assert fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not an onnx model", b"\x08\x07\x12"])
+def test_a_broken_model_is_an_error_before_anything_is_measured(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="broken.onnx"):
+        profile(device="local", model=(path,), workspace=Workspace(tmp_path))
+    assert not (tmp_path / "latency_tables").exists()
+
+
+def test_a_time_limit_must_be_above_zero(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="time limit"):
+        profile(device="local", time_limit_s=0, workspace=Workspace(tmp_path))
+
+
+# --- measuring -------------------------------------------------------------------------------------
+
+
+def test_profile_measures_once_and_says_what_it_found(tmp_path: Path, small_plans: None, model: Path) -> None:
+    workspace = Workspace(tmp_path)
+    arguments = {"space": ("mobilenetv3-demo",), "precision": ("fp32",), "threads": 1, "workspace": workspace}
+    first = profile(device="local", model=(model,), **arguments)
+    assert first.failed_networks == 0 and first.measured_networks == 16 and first.reused_networks == 0
+    space, models = first.cells
+    assert (space.space, space.networks, models.space, models.networks) == (
+        "mobilenetv3-demo",
+        15,
+        "models",
+        1,
+    )
+    assert space.error is not None and space.error.networks == 3
+    again = profile(device="local", model=(model,), **arguments)
+    assert (again.measured_networks, again.reused_networks) == (0, 16)
+    assert set(rows(workspace).values()) == {1}
+    assert verify(workspace.table_path("local"), device="local").intact
+
+
+def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    rng = np.random.default_rng(0)
+    command = [sys.executable, "-c", CODE, str(tmp_path)]
+    for _ in range(3):
+        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        waited_for = sum(rows(workspace).values()) if workspace.table_path("local").exists() else 0
+        _wait_for_rows(workspace, waited_for + 1, process)
+        time.sleep(float(rng.uniform(0, 0.2)))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert verify(workspace.table_path("local"), device="local").intact
+    subprocess.run(command, check=True, timeout=120)
+    counted = rows(workspace)
+    assert len(counted) == 30 and set(counted.values()) == {1}
+
+
+def _wait_for_rows(workspace: Workspace, count: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            return
+        if workspace.table_path("local").exists() and sum(rows(workspace).values()) >= count:
+            return
+        time.sleep(0.1)
