@@ -1,0 +1,187 @@
+"""Is one network slower than another on this device, now? Interleaved rounds and a positive control.
+
+Old network, new network and a copy of the new one that is slowed on purpose run side by side in
+several passes; every pass loads its sessions afresh, because where a session's memory lies can be
+worth a percent. A verdict stands only if the slowed copy is caught by the same rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgenas.errors import MeasurementError, ModelError
+from edgenas.measuring import Agent
+
+Array = NDArray[np.float64]
+PASSES, MOST_PASSES, ROUNDS = 4, 12, 12
+CALIBRATION_ROUNDS = 8
+RESAMPLES = 2000
+CONFIDENCE = 0.99
+FILLER_SIZE = 128
+CALIBRATION_FILLERS = 64
+CONTROL_FACTOR = 2.0  # the control is slowed by this many times what is allowed, at least
+LEAST_CONTROL = 0.08
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How many times as long B takes as A, with the 99 % interval of the ratio."""
+
+    ratio: float
+    interval: tuple[float, float]
+    a_ms: float
+    b_ms: float
+
+    def verdict(self, allowed: float, floor_ms: float) -> Literal["pass", "fail", "inconclusive"]:
+        """Whether B is slower than A by more than ``allowed`` (a share) and more than ``floor_ms``."""
+        limit = max(1.0 + allowed, 1.0 + floor_ms / self.a_ms)
+        low, high = self.interval
+        if low > limit:
+            return "fail"
+        return "pass" if high <= limit else "inconclusive"
+
+
+def compare_latency(
+    agent: Agent,
+    old: onnx.ModelProto,
+    new: onnx.ModelProto,
+    folder: Path,
+    *,
+    threads: int,
+    allowed: float,
+    floor_ms: float,
+) -> tuple[Comparison, Comparison]:
+    """New against old, and the slowed copy of new against new.
+
+    Measures until both are decided, or for at most twelve passes.
+
+    Args:
+        allowed: the share by which new may be slower; the control is slowed by twice that.
+        floor_ms: what is never too slow, however small the network.
+        folder: where the models are written for shipping.
+
+    Raises:
+        MeasurementError: the device cannot run one of them.
+    """
+    fillers = _fillers_for(agent, new, folder, threads=threads, allowed=allowed, floor_ms=floor_ms)
+    models = {"old": old, "new": new, "control": slowed(new, fillers)}
+    shipped = {name: _ship(agent, model, folder / f"{name}.onnx") for name, model in models.items()}
+    passes: list[list[Array]] = []
+    while len(passes) < MOST_PASSES:
+        passes += [_rounds(agent, list(shipped.values()), threads, ROUNDS) for _ in range(PASSES)]
+        old_rounds, new_rounds, control_rounds = ([one[i] for one in passes] for i in range(3))
+        found, control = judge(old_rounds, new_rounds), judge(new_rounds, control_rounds)
+        if "inconclusive" not in (found.verdict(allowed, floor_ms), control.verdict(allowed, floor_ms)):
+            break
+    return found, control
+
+
+def judge(a: Sequence[Array], b: Sequence[Array], seed: int = 0) -> Comparison:
+    """The ratio of B to A from paired rounds of several passes.
+
+    The interval is a two-level bootstrap: passes are drawn with replacement, then rounds in them.
+
+    Args:
+        a: per pass, each round's fastest run in ms (R,); ``b`` likewise, round by round.
+    """
+    rounds = min(len(one) for one in (*a, *b))
+    logs = np.stack([np.log(second[:rounds] / first[:rounds]) for first, second in zip(a, b, strict=True)])
+    ratio = float(np.exp(np.median(np.median(logs, axis=1))))
+    generator = np.random.default_rng(seed)
+    chosen = generator.integers(len(logs), size=(RESAMPLES, len(logs), 1))
+    drawn = logs[chosen, generator.integers(rounds, size=(RESAMPLES, len(logs), rounds))]
+    deviations = np.median(np.median(drawn, axis=2), axis=1) - math.log(ratio)
+    # A bootstrap over few passes is too narrow by about this factor.
+    deviations *= math.sqrt(len(logs) / max(len(logs) - 1, 1))
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = ratio * np.exp(np.quantile(deviations, [tail, 1.0 - tail]))
+    return Comparison(
+        ratio=ratio,
+        interval=(float(min(low, ratio)), float(max(high, ratio))),
+        a_ms=float(np.median(np.concatenate(a))),
+        b_ms=float(np.median(np.concatenate(b))),
+    )
+
+
+def slowed(model: onnx.ModelProto, fillers: int) -> onnx.ModelProto:
+    """A copy that also does ``fillers`` small matrix products which nothing can optimise away.
+
+    They start from the first input and end in an output of their own.
+
+    Raises:
+        ModelError: the first input is not a float tensor.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    start = next(one for one in graph.input if one.name not in weights)
+    if start.type.tensor_type.elem_type != TensorProto.FLOAT:
+        raise ModelError(f"the gate's positive control needs a float input; '{start.name}' is not one")
+    matrix = np.random.default_rng(0).normal(0, FILLER_SIZE**-0.5, (FILLER_SIZE, FILLER_SIZE))
+    graph.initializer.append(numpy_helper.from_array(matrix.astype(np.float32), "edgenas_control/matrix"))
+    shape = np.array([FILLER_SIZE, FILLER_SIZE], np.int64)
+    flat = np.array([-1], np.int64)
+    for name, value in (("shape", shape), ("flat", flat), ("axes", np.array([0], np.int64))):
+        graph.initializer.append(numpy_helper.from_array(value, f"edgenas_control/{name}"))
+    graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "edgenas_control/first"))
+    graph.node.extend(
+        [
+            helper.make_node("Reshape", [start.name, "edgenas_control/flat"], ["edgenas_control/line"]),
+            helper.make_node(
+                "Gather", ["edgenas_control/line", "edgenas_control/first"], ["edgenas_control/pixel"]
+            ),
+            helper.make_node(
+                "Expand", ["edgenas_control/pixel", "edgenas_control/shape"], ["edgenas_control/0"]
+            ),
+            *(
+                helper.make_node(
+                    "MatMul", [f"edgenas_control/{i}", "edgenas_control/matrix"], [f"edgenas_control/{i + 1}"]
+                )
+                for i in range(fillers)
+            ),
+        ]
+    )
+    end = helper.make_tensor_value_info(f"edgenas_control/{fillers}", TensorProto.FLOAT, [FILLER_SIZE] * 2)
+    graph.output.append(end)
+    return copy
+
+
+def _fillers_for(
+    agent: Agent, model: onnx.ModelProto, folder: Path, *, threads: int, allowed: float, floor_ms: float
+) -> int:
+    """How many fillers slow the model by twice what is allowed, by measurement."""
+    plain = _ship(agent, model, folder / "plain.onnx")
+    filled = _ship(agent, slowed(model, CALIBRATION_FILLERS), folder / "filled.onnx")
+    rounds = _rounds(agent, [plain, filled], threads, CALIBRATION_ROUNDS)
+    plain_ms, filled_ms = float(np.median(rounds[0])), float(np.median(rounds[1]))
+    one_ms = max((filled_ms - plain_ms) / CALIBRATION_FILLERS, 1e-5)
+    slower_ms = max(CONTROL_FACTOR * max(allowed * plain_ms, floor_ms), LEAST_CONTROL * plain_ms)
+    return max(1, math.ceil(slower_ms / one_ms))
+
+
+def _ship(agent: Agent, model: onnx.ModelProto, path: Path) -> str:
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return agent.ship(path)
+
+
+def _rounds(agent: Agent, models: list[str], threads: int, rounds: int) -> list[Array]:
+    """Each model's rounds in ms, round by round beside the others'."""
+    compared = agent.compare(
+        models, threads=threads, min_rounds=rounds, max_rounds=rounds, relative_halfwidth=0.0
+    )
+    found = {one.model_sha256: one for one in compared}
+    for one in found.values():
+        if one.statistics is None:
+            raise MeasurementError(f"the device cannot run a model of the gate: {one.error}")
+    by_model = [found[model].statistics for model in models]
+    return [np.array(one.rounds_ms) for one in by_model if one is not None]

@@ -1,0 +1,98 @@
+"""The gate's findings where people look: Markdown, JUnit XML, GitHub annotations."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from xml.etree import ElementTree
+
+from edgenas.records import CheckFinding, CheckResult
+from edgenas.reporting.parts import milliseconds, percent, shown, size, threads
+
+MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❓", "incomparable": "⚠️"}
+
+
+def markdown(result: CheckResult) -> str:
+    """A summary for a pull request."""
+    lines = [
+        f"### EdgeNAS gate: {MARKS[result.verdict]} {result.verdict}",
+        "",
+        f"Device `{_plain(result.device)}`, {threads(result.threads)}, baseline `{_plain(result.baseline)}`.",
+        "",
+        "| model | metric | baseline | now | limit | verdict | |",
+        "|---|---|--:|--:|--:|---|---|",
+    ]
+    for finding in result.findings:
+        values = [_value(finding, number) for number in (finding.baseline, finding.value, finding.limit)]
+        verdict = f"{MARKS[finding.verdict]} {finding.verdict}"
+        cells = [_plain(finding.model), _plain(finding.metric), *values, verdict, _plain(finding.note)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def junit(result: CheckResult) -> str:
+    """JUnit XML: a suite per model, a case per metric; inconclusive and incomparable are errors."""
+    root = ElementTree.Element("testsuites", name="edgenas check", time=f"{result.elapsed_s:.3f}")
+    ordered = sorted(result.findings, key=lambda finding: finding.model)
+    for model, grouped in groupby(ordered, key=lambda finding: finding.model):
+        findings = list(grouped)
+        failed = sum(finding.verdict == "fail" for finding in findings)
+        unsure = sum(finding.verdict in ("inconclusive", "incomparable") for finding in findings)
+        counts = {
+            "name": _xml(model),
+            "tests": str(len(findings)),
+            "failures": str(failed),
+            "errors": str(unsure),
+        }
+        suite = ElementTree.SubElement(root, "testsuite", counts)
+        for finding in findings:
+            case = ElementTree.SubElement(suite, "testcase", classname=_xml(model), name=_xml(finding.metric))
+            if finding.verdict != "pass":
+                kind = "failure" if finding.verdict == "fail" else "error"
+                ElementTree.SubElement(case, kind, type=finding.verdict, message=_xml(sentence(finding)))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def github_annotations(result: CheckResult) -> str:
+    """GitHub workflow commands for everything that did not pass."""
+    levels = {"fail": "error", "inconclusive": "warning", "incomparable": "warning"}
+    return "".join(
+        f"::{levels[finding.verdict]} title=edgenas check::{_command(sentence(finding))}\n"
+        for finding in result.findings
+        if finding.verdict != "pass"
+    )
+
+
+def sentence(finding: CheckFinding) -> str:
+    """One finding in words."""
+    was, now, limit = (_value(finding, number) for number in (finding.baseline, finding.value, finding.limit))
+    text = f"{finding.model}: {finding.metric} {finding.verdict}"
+    if finding.value is not None:
+        text += f", {now} (baseline {was}, limit {limit})"
+    return f"{text}; {finding.note}" if finding.note else text
+
+
+def _value(finding: CheckFinding, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if finding.metric == "latency_ms":
+        return milliseconds(value)
+    if finding.metric.endswith("_bytes"):
+        return size(round(value))
+    if finding.metric == "accuracy":
+        return percent(value)
+    return shown(int(value)) if float(value).is_integer() else shown(value)
+
+
+def _plain(text: str) -> str:
+    """Text that ends no table cell and starts no markup."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+    return escaped.replace("|", "\\|").replace("`", "'")
+
+
+def _xml(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable())
+
+
+def _command(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

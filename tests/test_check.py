@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgenas.errors import ArtifactError, BudgetNotMetError, ModelError, UnknownNameError, UsageError
+from edgenas.pipeline.ab_test import FILLER_SIZE, judge, slowed
+from edgenas.pipeline.baseline import read_baseline, write_baseline
+from edgenas.pipeline.check import Allowance, check
+from edgenas.pipeline.gate_findings import accuracy_drop, growth, worst
+from edgenas.pipeline.skeleton import seeded_model, strip_weights, structure
+from edgenas.records import CheckFinding, CheckResult
+from edgenas.reporting.gate import github_annotations, junit, markdown
+from edgenas.workspace import Workspace
+
+
+def network(
+    channels: int = 16, layers: int = 3, seed: int = 0, elem_type: int = TensorProto.FLOAT
+) -> onnx.ModelProto:
+    generator = np.random.default_rng(seed)
+    nodes, weights, width, tensor = [], [], 3, "input"
+    for i in range(layers):
+        values = generator.normal(0, 0.2, (channels, width, 3, 3)).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, f"w{i}"))
+        nodes += [
+            helper.make_node("Conv", [tensor, f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"c{i}"], [f"r{i}"]),
+        ]
+        width, tensor = channels, f"r{i}"
+    nodes.append(helper.make_node("GlobalAveragePool", [tensor], ["output"]))
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("input", elem_type, ["N", 3, 24, 24])],
+        [helper.make_tensor_value_info("output", elem_type, ["N", channels, 1, 1])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def save(model: onnx.ModelProto, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+# --- judging ---------------------------------------------------------------------------------------
+
+
+def passes(
+    ratio: float, noise: float, seed: int, count: int = 4
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Rounds of two networks: drift that both share, noise of their own, a session's own bias."""
+    generator = np.random.default_rng(seed)
+    a, b = [], []
+    for _ in range(count):
+        drift = np.exp(generator.normal(0, 0.05, 12))
+        bias = generator.normal(0, noise / 2)
+        a.append(2.0 * drift * np.exp(generator.normal(0, noise, 12)))
+        b.append(2.0 * ratio * drift * np.exp(bias + generator.normal(0, noise, 12)))
+    return a, b
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(1.0, "pass"), (0.9, "pass"), (1.1, "fail"), (1.07, "fail")])
+def test_shared_drift_does_not_hide_what_differs(ratio: float, expected: str) -> None:
+    verdicts = [judge(*passes(ratio, 0.005, seed)).verdict(0.03, 0.0) for seed in range(40)]
+    assert verdicts.count(expected) >= 39
+    assert set(verdicts) <= {expected, "inconclusive"}
+
+
+def test_too_much_noise_is_inconclusive_and_small_differences_are_allowed() -> None:
+    verdicts = [judge(*passes(1.06, 0.1, seed)).verdict(0.03, 0.0) for seed in range(60)]
+    assert verdicts.count("inconclusive") > 30
+    assert "pass" not in verdicts
+    assert judge(*passes(1.1, 0.005, 0)).verdict(0.03, floor_ms=0.5) == "pass"
+
+
+def test_judging_twice_gives_the_same_interval() -> None:
+    found = judge(*passes(1.05, 0.01, 3))
+    assert found == judge(*passes(1.05, 0.01, 3))
+    assert found.interval[0] <= found.ratio <= found.interval[1]
+
+
+def test_counts_and_accuracy_have_limits_and_floors() -> None:
+    assert growth("m", "size_bytes", 1000, 1900, share=0.01, floor=1024).verdict == "pass"
+    assert growth("m", "size_bytes", 1_000_000, 1_020_000, share=0.01, floor=1024).verdict == "fail"
+    assert accuracy_drop("m", 0.9, 0.891, 0.01).verdict == "pass"
+    assert accuracy_drop("m", 0.9, 0.88, 0.01).verdict == "fail"
+    assert worst(["pass", "inconclusive", "fail", "incomparable"]) == "fail"
+    assert worst([]) == "pass"
+
+
+# --- skeletons and the positive control ------------------------------------------------------------
+
+
+def run(model: onnx.ModelProto) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"input": np.full((1, 3, 24, 24), 0.5, np.float32)})
+
+
+def test_a_skeleton_has_no_weights_and_runs_alike_every_time() -> None:
+    model = network(channels=64, layers=4)
+    skeleton = strip_weights(model)
+    assert len(skeleton.SerializeToString()) < 0.02 * len(model.SerializeToString())
+    first, again = (run(seeded_model(skeleton, role="old"))[0] for _ in range(2))
+    assert first.shape == (1, 64, 1, 1)
+    assert np.array_equal(first, again)
+    assert np.isfinite(first).all()
+    seeded = seeded_model(skeleton, role="old")
+    weights = [numpy_helper.to_array(tensor) for tensor in seeded.graph.initializer]
+    assert weights[1].std() == pytest.approx(0.2, rel=0.05)
+    assert structure(seeded) == structure(model) == (
+        64 * 27 + 3 * 64 * 64 * 9, {"Conv": 4, "GlobalAveragePool": 1, "Relu": 4}
+    )  # fmt: skip
+    assert seeded.SerializeToString() != seeded_model(skeleton, role="new").SerializeToString()
+
+
+def test_a_skeleton_keeps_scales_and_zero_points() -> None:
+    model = network(channels=40, layers=1)
+    scales = np.linspace(0.01, 0.02, 40).astype(np.float32)
+    quantized = np.random.default_rng(0).integers(-100, 100, (40, 3, 3, 3)).astype(np.int8)
+    model.graph.initializer.pop()
+    for values, name in ((quantized, "q"), (scales, "scales"), (np.zeros(40, np.int8), "zeros")):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["q", "scales", "zeros"], ["w0"], axis=0))
+    seeded = seeded_model(strip_weights(model), role="old")
+    kept = {tensor.name: numpy_helper.to_array(tensor) for tensor in seeded.graph.initializer}
+    assert np.array_equal(kept["scales"], scales)
+    assert not np.array_equal(kept["q"], quantized)
+    assert (kept["q"].dtype, kept["q"].min() >= -100) == (np.int8, True)
+    assert run(seeded)[0].shape == (1, 40, 1, 1)
+
+
+def test_the_control_does_its_extra_work_after_optimisation(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(
+        slowed(network(), 20).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    assert [node.op_type for node in optimized.graph.node].count("MatMul") == 20
+    plain, control = run(network()), run(slowed(network(), 20))
+    assert np.allclose(plain[0], control[0])
+    assert control[1].shape == (FILLER_SIZE, FILLER_SIZE)
+    with pytest.raises(ModelError, match="float input"):
+        slowed(network(elem_type=TensorProto.FLOAT16), 3)
+
+
+# --- the gate on a real device ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with an accepted baseline of one model."""
+    folder = tmp_path_factory.mktemp("gate")
+    model = save(network(), folder / "net.onnx")
+    result = check(
+        [model], baseline=folder / "ci" / "baseline.json", device="local", threads=1, update=True,
+        workspace=Workspace(folder),
+    )  # fmt: skip
+    assert (result.updated, result.verdict) == (True, "pass")
+    return folder
+
+
+def gate(folder: Path, model: Path, **options: object) -> dict[str, CheckFinding]:
+    result = check(
+        [model], baseline=folder / "ci" / "baseline.json", threads=1, workspace=Workspace(folder), **options
+    )
+    assert result.verdict == worst([finding.verdict for finding in result.findings])
+    return {finding.metric: finding for finding in result.findings}
+
+
+def test_retrained_weights_are_no_change(accepted: Path, tmp_path: Path) -> None:
+    same = save(network(seed=5), tmp_path / "net.onnx")
+    found = gate(
+        accepted,
+        same,
+        junit_to=tmp_path / "j.xml",
+        markdown_to=tmp_path / "m.md",
+        json_to=tmp_path / "r.json",
+    )
+    assert {found[name].verdict for name in ("size_bytes", "parameters", "peak_memory_bytes")} == {"pass"}
+    assert found["latency_ms"].verdict != "fail"
+    assert "positive control" in found["latency_ms"].note
+    assert ElementTree.parse(tmp_path / "j.xml").getroot().tag == "testsuites"
+    assert "| net | latency_ms |" in (tmp_path / "m.md").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "r.json").read_text())["device"] == "local"
+
+
+def test_a_larger_and_slower_model_fails(accepted: Path, tmp_path: Path) -> None:
+    found = gate(accepted, save(network(channels=48, layers=4), tmp_path / "net.onnx"))
+    assert {found[name].verdict for name in ("size_bytes", "parameters", "latency_ms")} == {"fail"}
+    assert (found["ops.Conv"].baseline, found["ops.Conv"].value) == (3, 4)
+    assert found["ops.Conv"].verdict == "pass"
+
+
+def test_another_thread_count_is_incomparable(accepted: Path) -> None:
+    result = check(
+        [accepted / "net.onnx"],
+        baseline=accepted / "ci" / "baseline.json",
+        threads=2,
+        workspace=Workspace(accepted),
+    )
+    assert result.verdict == "incomparable"
+    assert "threads was 1, is 2" in github_annotations(result)
+
+
+def test_absolute_limits_hold_and_keep_a_baseline_from_being_accepted(accepted: Path) -> None:
+    before = (accepted / "ci" / "baseline.json").read_bytes()
+    tight = Allowance(size_mb=0.001)
+    found = gate(accepted, accepted / "net.onnx", allowance=tight)
+    assert found["size_mb"].verdict == "fail"
+    with pytest.raises(BudgetNotMetError, match="no baseline"):
+        gate(accepted, accepted / "net.onnx", allowance=tight, update=True)
+    assert (accepted / "ci" / "baseline.json").read_bytes() == before
+
+
+def test_names_are_checked_before_anything_is_measured(accepted: Path, tmp_path: Path) -> None:
+    renamed = save(network(), tmp_path / "other.onnx")
+    with pytest.raises(UnknownNameError, match="known: net") as caught:
+        gate(accepted, renamed)
+    assert "it is 'net' under another name" in caught.value.hint
+    twin = save(network(), tmp_path / "a" / "other.onnx")
+    with pytest.raises(UsageError, match="two models are named 'other'"):
+        check([renamed, twin], baseline=tmp_path / "b.json")
+
+
+def test_bad_baselines_are_refused(accepted: Path, tmp_path: Path) -> None:
+    good = accepted / "ci" / "baseline.json"
+    path = tmp_path / "baseline.json"
+    with pytest.raises(ArtifactError, match="no baseline at") as caught:
+        read_baseline(path)
+    assert "--update" in caught.value.hint
+    content = json.loads(good.read_text())
+    content["models"][0]["size_bytes"] += 1
+    for text, message in (
+        (json.dumps(content), "was edited"),
+        (good.read_text()[:200], "damaged"),
+        (json.dumps({"schema_version": 99}), "version 99"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ArtifactError, match=message):
+            read_baseline(path)
+    write_baseline(path, read_baseline(good))
+    assert path.read_bytes() == good.read_bytes()
+
+
+# --- where people look -----------------------------------------------------------------------------
+
+
+def test_names_from_models_break_nothing() -> None:
+    hostile = "a|b`<script>\n::error::"
+
+    def finding(model: str, metric: str, verdict: str, *values: float | None, note: str = "") -> CheckFinding:
+        was, now, limit = values
+        return CheckFinding(
+            model=model, metric=metric, baseline=was, value=now, limit=limit, verdict=verdict, note=note
+        )
+
+    findings = (
+        finding(hostile, "latency_ms", "fail", 1.0, 1.2, 1.03, note="n\n"),
+        finding(hostile, "size_bytes", "inconclusive", 1, 2, None),
+        finding("m", "accuracy", "pass", 0.9, 0.91, 0.89),
+    )
+    result = CheckResult(
+        verdict="fail", device="local", threads=1, baseline="b.json", updated=False, findings=findings
+    )
+    text = markdown(result)
+    assert "<script>" not in text
+    assert all(line.count("|") - line.count("\\|") == 8 for line in text.splitlines() if line.startswith("|"))
+    suites = {suite.get("name"): suite for suite in ElementTree.fromstring(junit(result))}
+    assert suites["m"].get("failures") == "0"
+    assert sorted((s.get("failures"), s.get("errors")) for s in suites.values()) == [("0", "0"), ("1", "1")]
+    assert len(github_annotations(result).splitlines()) == 2
