@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +15,7 @@ from edgenas.errors import ArtifactError, BudgetNotMetError, ModelError, Unknown
 from edgenas.pipeline.ab_test import FILLER_SIZE, judge, slowed
 from edgenas.pipeline.baseline import read_baseline, write_baseline
 from edgenas.pipeline.check import Allowance, check
+from edgenas.pipeline.ci_init import ci_init
 from edgenas.pipeline.gate_findings import accuracy_drop, growth, worst
 from edgenas.pipeline.skeleton import seeded_model, strip_weights, structure
 from edgenas.records import CheckFinding, CheckResult
@@ -280,3 +282,34 @@ def test_names_from_models_break_nothing() -> None:
     assert suites["m"].get("failures") == "0"
     assert sorted((s.get("failures"), s.get("errors")) for s in suites.values()) == [("0", "0"), ("1", "1")]
     assert len(github_annotations(result).splitlines()) == 2
+
+
+# --- in somebody's repository ----------------------------------------------------------------------
+
+
+def test_ci_init_writes_a_script_that_reports_and_keeps_the_exit_code(tmp_path: Path) -> None:
+    result = ci_init(workspace=Workspace(tmp_path))
+    assert result.files == ("action.yml", "gate.sh")
+    assert "--update" in result.next_step
+    called = tmp_path / "called"
+    fake = tmp_path / "bin" / "edgenas"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\necho "$@" >{called}\necho verdict >gate-results/summary.md\nexit 3\n')
+    fake.chmod(0o755)
+    environment = {"PATH": f"{fake.parent}:/usr/bin:/bin", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    done = subprocess.run(["ci/gate.sh", "a.onnx", "b c.onnx"], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 3
+    assert called.read_text().startswith("check a.onnx b c.onnx --baseline ci/baseline.json --markdown")
+    assert (tmp_path / "summary").read_text() == "verdict\n"
+
+
+def test_ci_init_replaces_nothing_unasked(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    ci_init(workspace=workspace)
+    ci_init(workspace=workspace)
+    (tmp_path / "ci" / "gate.sh").write_text("mine")
+    with pytest.raises(UsageError, match="differs"):
+        ci_init(workspace=workspace)
+    assert (tmp_path / "ci" / "gate.sh").read_text() == "mine"
+    ci_init(workspace=workspace, force=True)
+    assert (tmp_path / "ci" / "gate.sh").read_text().startswith("#!")
