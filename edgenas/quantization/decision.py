@@ -1,0 +1,163 @@
+"""Which candidate wins: from measured latency, measured accuracy and output distance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from edgenas.quantization.outputs import OutputScore
+
+# Of the samples whose class changes, the share by which wrong changes outnumber right ones for a
+# classifier that is mostly right; only its order of magnitude matters, because the labels correct it.
+LOSS_PER_FLIP = 0.4
+MATERIAL_SHARE = 0.25  # of max_drop: estimated drops closer than this do not decide, latency does
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known about a candidate when the decision is made.
+
+    Attributes:
+        accuracy: on the selection samples; None without labels.
+        estimated_drop: expected loss of accuracy (ratio), from labels and output distance together;
+            for models without classes the relative output distance.
+    """
+
+    name: str
+    latency_ms: float
+    accuracy: float | None
+    distance: float
+    estimated_drop: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the winner must keep to; ``latency_ms`` None means no slower than float."""
+
+    max_drop: float
+    float_latency_ms: float
+    latency_ms: float | None = None
+
+    @property
+    def allowed_ms(self) -> float:
+        return self.float_latency_ms if self.latency_ms is None else self.latency_ms
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The winner's name (None: float) and a sentence about every candidate."""
+
+    winner: str | None
+    best_int8: str | None
+    reasons: dict[str, str]
+
+
+def estimated_drop(
+    score: OutputScore, reference: Sequence[int], labels: npt.NDArray[np.int64] | None
+) -> float:
+    """Expected drop of accuracy against the reference.
+
+    The paired difference on the labels is unbiased but noisy where samples are few; what the output
+    distance lets expect is steady but biased. Each weighs by the inverse of its variance.
+    """
+    expected = LOSS_PER_FLIP * score.flips
+    if not score.predictions:
+        return score.distance
+    if labels is None:
+        return expected
+    lost, won = changes(score.predictions, reference, labels)
+    count = len(labels)
+    observed = (lost - won) / count
+    variance = (lost + won + 1.0) / count**2
+    prior_variance = max(expected, 1e-4) ** 2
+    weight = prior_variance / (prior_variance + variance)
+    return float(weight * observed + (1.0 - weight) * expected)
+
+
+def changes(
+    predictions: Sequence[int], reference: Sequence[int], labels: npt.NDArray[np.int64]
+) -> tuple[int, int]:
+    """How many samples the candidate alone gets wrong, and how many it alone gets right."""
+    mine, theirs = np.asarray(predictions) == labels, np.asarray(reference) == labels
+    return int(np.sum(theirs & ~mine)), int(np.sum(mine & ~theirs))
+
+
+def paired_p_value(lost: int, won: int) -> float:
+    """Exact McNemar test: chance of a difference at least this large between equal models."""
+    return float(binomtest(lost, lost + won, 0.5).pvalue) if lost + won else 1.0
+
+
+def decide(candidates: Sequence[Judged], limits: Limits, *, float_accuracy: float | None) -> Verdict:
+    """Of those within both limits the most accurate; among equally accurate ones the fastest.
+
+    Estimated drops that differ by less than a quarter of ``max_drop`` count as equal. Where no
+    candidate is within the limits float wins, but for a latency limit that float misses, too: then the
+    fastest accurate one does. The best int8 is otherwise the one that comes nearest to the limits.
+    """
+    reasons = {c.name: _why_out(c, limits) for c in candidates}
+    allowed = [c for c in candidates if not reasons[c.name]]
+    if not allowed:
+        nearest = min(candidates, key=lambda c: _excess(c, limits), default=None)
+        fastest = _fastest_accurate(candidates, limits)
+        best = nearest if fastest is None else fastest
+        return Verdict(
+            None if fastest is None else fastest.name, None if best is None else best.name, reasons
+        )
+    best_drop = min(c.estimated_drop for c in allowed)
+    equal = [c for c in allowed if c.estimated_drop <= best_drop + MATERIAL_SHARE * limits.max_drop]
+    winner = min(equal, key=lambda c: (c.latency_ms, c.estimated_drop))
+    for candidate in allowed:
+        reasons[candidate.name] = _why_lost(candidate, winner, candidate in equal)
+    reasons[winner.name] = _why_won(winner, limits, float_accuracy)
+    return Verdict(winner.name, winner.name, reasons)
+
+
+def _fastest_accurate(candidates: Sequence[Judged], limits: Limits) -> Judged | None:
+    """What comes nearest to a latency limit that nothing meets."""
+    if limits.latency_ms is None or limits.float_latency_ms <= limits.latency_ms:
+        return None
+    accurate = [c for c in candidates if c.estimated_drop <= limits.max_drop]
+    faster = [c for c in accurate if c.latency_ms < limits.float_latency_ms]
+    return min(faster, key=lambda c: c.latency_ms, default=None)
+
+
+def _why_out(candidate: Judged, limits: Limits) -> str:
+    if candidate.latency_ms > limits.allowed_ms:
+        what = "float's" if limits.latency_ms is None else "the limit of"
+        return f"slower: {candidate.latency_ms:.3g} ms, {what} {limits.allowed_ms:.3g} ms"
+    if candidate.estimated_drop > limits.max_drop:
+        lost, most = 100 * candidate.estimated_drop, 100 * limits.max_drop
+        return f"expected to lose {lost:.2f} points, more than {most:.2g}"
+    return ""
+
+
+def _why_lost(candidate: Judged, winner: Judged, equal: bool) -> str:
+    if equal:
+        return f"as accurate, but {candidate.latency_ms / winner.latency_ms:.2f}x the winner's latency"
+    return (
+        f"expected to lose {100 * candidate.estimated_drop:.2f} points, "
+        f"the winner {100 * winner.estimated_drop:.2f}"
+    )
+
+
+def _why_won(winner: Judged, limits: Limits, float_accuracy: float | None) -> str:
+    speed = limits.float_latency_ms / winner.latency_ms
+    known = (
+        ""
+        if float_accuracy is None or winner.accuracy is None
+        else (f", accuracy {winner.accuracy:.4f} against {float_accuracy:.4f}")
+    )
+    return f"{speed:.2f}x as fast as float{known}, expected to lose {100 * winner.estimated_drop:.2f} points"
+
+
+def _excess(candidate: Judged, limits: Limits) -> float:
+    """How far a candidate is beyond the limits: what 'the best int8' is when none is within."""
+    slow = max(0.0, math.log(candidate.latency_ms / limits.allowed_ms))
+    wrong = max(0.0, candidate.estimated_drop / max(limits.max_drop, 1e-6) - 1.0)
+    return slow + wrong

@@ -1,0 +1,157 @@
+"""Looks for good schemes with few measurements: types first, then how their numbers are found.
+
+Types and granularity decide which kernels the device runs, so they are measured for latency and
+output distance. Calibration and corrections leave the kernels alone, so only the distance is
+looked at, one improvement after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgenas.errors import ModelError
+from edgenas.progress import Task
+from edgenas.quantization.device_scoring import Scorer, latency_of
+from edgenas.quantization.inputs import Inputs
+from edgenas.quantization.outputs import OutputScore
+from edgenas.quantization.placement import GATES
+from edgenas.quantization.preparation import write_model
+from edgenas.quantization.quantizer import Quantizer
+from edgenas.quantization.schemes import CALIBRATIONS, QuantizationScheme, first_schemes, replaced
+from edgenas.quantization.trials import key_of
+
+SCREENING_ROUNDS = 12
+AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
+MUCH_NEARER = 0.6  # a slower scheme is looked at further where its distance is below this factor
+FORMAT = 1  # of what a candidate's bytes depend on beside scheme and inputs; raised when code changes them
+
+
+@dataclass
+class Candidate:
+    """A scheme, the file it was written to, and what is known about it.
+
+    Attributes:
+        screened: its outputs on the screening samples; None where it failed.
+        latency_ms: measured; of the scheme with the same kernels where ``inherited``.
+        error: what the device or the quantizer said where it failed.
+    """
+
+    scheme: QuantizationScheme
+    path: Path
+    screened: OutputScore | None = None
+    latency_ms: float | None = None
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.scheme.name
+
+    @property
+    def distance(self) -> float:
+        return float("inf") if self.screened is None else self.screened.distance
+
+    @property
+    def screened_distance(self) -> float | None:
+        return None if self.screened is None else self.screened.distance
+
+    @property
+    def size_bytes(self) -> int:
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+
+class Explorer:
+    """Builds, screens and remembers candidates.
+
+    Args:
+        folder: where candidates are written; those already there are not built again.
+        screening: few samples for output distances.
+    """
+
+    def __init__(self, quantizer: Quantizer, scorer: Scorer, screening: Inputs, folder: Path) -> None:
+        self.quantizer, self.scorer, self.screening, self.folder = quantizer, scorer, screening, folder
+        self.candidates: dict[str, Candidate] = {}
+        self.float_latency_ms = float("nan")
+
+    def types(self, task: Task, float_layers: Sequence[str] = ()) -> list[Candidate]:
+        """Measures the integer types, and with ``float_layers`` the search's own proposal."""
+        schemes = list(first_schemes())
+        if any(node.op_type in GATES for node in self.quantizer.graph.nodes):
+            schemes.append(replaced(schemes[0], integer_gates=False))
+        if float_layers:
+            schemes.append(replaced(schemes[0], float_layers=tuple(float_layers), label="searched"))
+        candidates = []
+        for scheme in schemes:
+            candidates.append(self.screen(scheme))
+            task.advance(note=scheme.name)
+        self.measure([c for c in candidates if c.error is None], "types")
+        return candidates
+
+    def screen(self, scheme: QuantizationScheme, latency_ms: float | None = None) -> Candidate:
+        """Builds a candidate and compares its outputs on the device; once for each scheme."""
+        if scheme.name in self.candidates:
+            return self.candidates[scheme.name]
+        candidate = Candidate(scheme, self._path(scheme), latency_ms=latency_ms)
+        self.candidates[scheme.name] = candidate
+        try:
+            self._build(candidate)
+        except ModelError as error:
+            candidate.error = error.message
+            return candidate
+        answer = self.scorer.score(candidate.path, self.screening, name=f"screen {scheme.name}")
+        candidate.screened, candidate.error = answer.score, answer.error
+        return candidate
+
+    def measure(self, candidates: Sequence[Candidate], purpose: str, rounds: int = SCREENING_ROUNDS) -> None:
+        """Measures candidates beside the float model, in interleaved rounds."""
+        paths = [self.scorer.float_model, *(c.path for c in candidates)]
+        measured = self.scorer.latencies(paths, purpose=purpose, rounds=rounds)
+        float_ms = latency_of(measured[0])
+        if float_ms is None:
+            raise ModelError(f"the device cannot run the float model: {measured[0].error}")
+        self.float_latency_ms = float_ms
+        for candidate, latency in zip(candidates, measured[1:], strict=True):
+            candidate.latency_ms, candidate.error = latency_of(latency), latency.error
+
+    def bases(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The one or two schemes worth refining: nearest among the fast, and a slower, much nearer one."""
+        usable = [c for c in candidates if c.error is None and c.latency_ms is not None]
+        if not usable:
+            return []
+        fastest = min(c.latency_ms or 0.0 for c in usable)
+        fast = [c for c in usable if (c.latency_ms or 0.0) <= AS_FAST * fastest]
+        first = min(fast, key=lambda c: c.distance)
+        nearer = [
+            c
+            for c in usable
+            if c.distance < MUCH_NEARER * first.distance and (c.latency_ms or 0.0) < self.float_latency_ms
+        ]
+        return [first, *sorted(nearer, key=lambda c: c.latency_ms or 0.0)[:1]]
+
+    def refine(self, base: Candidate, task: Task) -> Candidate:
+        """Other calibrations and corrections for the kernels of ``base``, each kept if it comes nearer."""
+        best = base
+        for calibration in CALIBRATIONS:
+            best = self._nearer(best, replaced(base.scheme, calibration=calibration), task)
+        best = self._nearer(best, replaced(best.scheme, bias_corrected=True), task)
+        if self.quantizer.can_equalize():
+            best = self._nearer(best, replaced(best.scheme, equalized=True), task)
+        return self._nearer(best, replaced(best.scheme, refined_rounding=True), task)
+
+    def _nearer(self, best: Candidate, scheme: QuantizationScheme, task: Task) -> Candidate:
+        candidate = self.screen(scheme, best.latency_ms)
+        task.advance(note=scheme.name)
+        return candidate if candidate.distance < best.distance else best
+
+    def _path(self, scheme: QuantizationScheme) -> Path:
+        made_of = (FORMAT, scheme.to_json(), self.quantizer.inputs.sha256, self.scorer.float_sha256)
+        return self.folder / f"{key_of(*made_of)}.onnx"
+
+    def _build(self, candidate: Candidate) -> None:
+        if candidate.path.is_file():
+            return
+        candidate.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = candidate.path.with_suffix(".unfinished")
+        write_model(self.quantizer.quantize(candidate.scheme), unfinished)
+        unfinished.replace(candidate.path)

@@ -1,0 +1,142 @@
+"""How far a candidate's outputs are from the float model's, sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+from edgenas.records import Record
+
+Outputs = Mapping[str, npt.NDArray[Any]]
+Doubles = npt.NDArray[np.float64]
+
+
+class OutputScore(Record):
+    """A candidate's outputs over the samples.
+
+    Attributes:
+        errors: squared L2 distance to the reference of each sample, relative to the mean squared
+            norm of the reference over all samples, averaged over the outputs.
+        predictions: the class of each sample; empty where the model is no classifier.
+        flip_probabilities: chance that the error changed the class of each sample, from the margin
+            between the reference's two best classes and the size of the error.
+    """
+
+    errors: tuple[float, ...]
+    predictions: tuple[int, ...] = ()
+    flip_probabilities: tuple[float, ...] = ()
+
+    @property
+    def distance(self) -> float:
+        """Relative L2 distance over all samples."""
+        return float(np.sqrt(np.mean(self.errors))) if self.errors else 0.0
+
+    @property
+    def flips(self) -> float:
+        """Expected share of samples whose class changes; 0 where there are no classes."""
+        return float(np.mean(self.flip_probabilities)) if self.flip_probabilities else 0.0
+
+
+class ReferenceOutputs:
+    """The float model's outputs, kept on disk because detectors' do not fit into memory.
+
+    Args:
+        folder: where the batches are written.
+    """
+
+    def __init__(self, folder: Path, batches: Iterable[Outputs]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._count = 0
+        self.samples = 0
+        self.predictions: list[int] = []
+        self._norms: dict[str, float] = {}
+        for outputs in batches:
+            self._keep(outputs)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model has one output with a score per class."""
+        return len(self.predictions) == self.samples > 0
+
+    def score(self, batches: Iterable[Outputs]) -> OutputScore:
+        """A candidate's outputs for the same samples, compared batch by batch."""
+        errors: list[float] = []
+        flips: list[float] = []
+        predictions: list[int] = []
+        for reference, outputs in zip(self._batches(), batches, strict=True):
+            errors.extend(self._relative_errors(reference, outputs))
+            if self.classifies:
+                theirs, mine = _scores(reference), _scores(outputs)
+                assert theirs is not None and mine is not None
+                predictions.extend(mine.argmax(axis=1).tolist())
+                flips.extend(flip_probabilities(theirs, mine).tolist())
+        return OutputScore(
+            errors=tuple(errors), predictions=tuple(predictions), flip_probabilities=tuple(flips)
+        )
+
+    def _keep(self, outputs: Outputs) -> None:
+        arrays: dict[str, Any] = {name: np.asarray(array) for name, array in outputs.items()}
+        np.savez(self._folder / f"{self._count:05d}.npz", **arrays)
+        self._count += 1
+        self.samples += _length(outputs)
+        for name, array in _floats(outputs):
+            self._norms[name] = self._norms.get(name, 0.0) + float(np.sum(array**2))
+        scores = _scores(outputs)
+        if scores is not None:
+            self.predictions.extend(scores.argmax(axis=1).tolist())
+
+    def _batches(self) -> Iterator[Outputs]:
+        for number in range(self._count):
+            with np.load(self._folder / f"{number:05d}.npz", allow_pickle=False) as opened:
+                yield {name: opened[name] for name in opened.files}
+
+    def _relative_errors(self, reference: Outputs, outputs: Outputs) -> list[float]:
+        total = np.zeros(_length(reference))
+        for name, array in _floats(reference):
+            difference = array - np.asarray(outputs[name], np.float64)
+            squared = np.nan_to_num(difference**2, nan=np.inf, posinf=np.inf)
+            per_sample = squared.reshape(len(total), -1).sum(axis=1)
+            total += np.minimum(per_sample, 1e30) / max(self._norms[name] / self.samples, 1e-30)
+        listed: list[float] = (total / max(len(self._norms), 1)).tolist()
+        return listed
+
+
+def flip_probabilities(reference: Doubles, candidate: Doubles) -> Doubles:
+    """Chance of each sample's class to change under an error of the observed size.
+
+    The error of a difference of two scores has ``sqrt(2)`` times the deviation of one; a shift that
+    all classes share changes nothing and is taken out.
+    """
+    top = np.sort(reference, axis=1)[:, -2:]
+    margin = top[:, 1] - top[:, 0]
+    error = candidate - reference
+    deviation = np.sqrt(np.mean((error - error.mean(axis=1, keepdims=True)) ** 2, axis=1))
+    ratio = margin / np.maximum(np.sqrt(2.0) * deviation, 1e-30)
+    probabilities: Doubles = ndtr(-ratio)
+    return probabilities
+
+
+def _scores(outputs: Outputs) -> Doubles | None:
+    """The class scores ``(N, classes)`` where the only output holds some."""
+    if len(outputs) != 1:
+        return None
+    array = np.asarray(next(iter(outputs.values())))
+    flat = array.reshape(len(array), -1) if array.ndim >= 2 else array
+    is_vector = flat.ndim == 2 and flat.shape[1] == array.shape[1] >= 2 and array.dtype.kind == "f"
+    return flat.astype(np.float64) if is_vector else None
+
+
+def _floats(outputs: Outputs) -> Iterator[tuple[str, Doubles]]:
+    for name, array in outputs.items():
+        if np.asarray(array).dtype.kind == "f":
+            yield name, np.asarray(array, np.float64)
+
+
+def _length(outputs: Outputs) -> int:
+    return len(next(iter(outputs.values())))

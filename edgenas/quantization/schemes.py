@@ -1,0 +1,90 @@
+"""What a quantized model can look like: one record with everything that decides its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from edgenas.records import Record
+
+Types = Literal["u8s8", "s8s8", "u8u8"]
+Calibration = Literal["minmax", "percentile", "entropy", "mse"]
+
+
+class QuantizationScheme(Record):
+    """How one int8 candidate is made.
+
+    Attributes:
+        types: of activations and weights; ``u`` is unsigned, ``s`` signed.
+        per_channel: a scale for each output channel of a weight, else one for all.
+        reduced_range: weights use 7 of 8 bits, so that 16-bit sums of products cannot saturate.
+        calibration: how the activations' ranges are found.
+        equalized: ranges of neighbouring weights are balanced first (exact in float).
+        bias_corrected: biases make up for the mean error of rounded weights and activations.
+        refined_rounding: weights are rounded one after the other, each making up for the last.
+        integer_gates: HardSigmoid and HardSwish run on integers, else in float between them.
+        float_layers: names of nodes that stay float, or beginnings of names before a ``/``.
+        label: what chose ``float_layers``, for people; part of the name.
+    """
+
+    types: Types = "u8s8"
+    per_channel: bool = True
+    reduced_range: bool = False
+    calibration: Calibration = "minmax"
+    equalized: bool = False
+    bias_corrected: bool = False
+    refined_rounding: bool = False
+    integer_gates: bool = True
+    float_layers: tuple[str, ...] = ()
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """Short and unique among the schemes of one model, such as ``u8s8-channel-mse-bias``."""
+        parts = [self.types, "channel" if self.per_channel else "tensor"]
+        parts += ["reduced"] if self.reduced_range else []
+        parts += [self.calibration]
+        parts += [word for flag, word in self._flags() if flag]
+        if self.float_layers:
+            parts.append(f"{self.label or 'float'}{len(self.float_layers)}")
+        return "-".join(parts)
+
+    def _flags(self) -> tuple[tuple[bool, str], ...]:
+        return (
+            (self.equalized, "equalized"),
+            (self.bias_corrected, "bias"),
+            (self.refined_rounding, "rounding"),
+            (not self.integer_gates, "floatgates"),
+        )
+
+    def keeps_float(self, node: str) -> bool:
+        """Whether the node of that name is one of ``float_layers``."""
+        return any(node == layer or node.startswith(f"{layer}/") for layer in self.float_layers)
+
+
+def replaced(scheme: QuantizationScheme, **changes: object) -> QuantizationScheme:
+    """``scheme`` with some fields changed."""
+    return msgspec.structs.replace(scheme, **changes)
+
+
+def first_schemes() -> tuple[QuantizationScheme, ...]:
+    """The integer types and weight granularities worth a look on any device."""
+    base = QuantizationScheme()
+    return (
+        base,
+        replaced(base, reduced_range=True),
+        replaced(base, per_channel=False),
+        replaced(base, types="s8s8"),
+        replaced(base, types="s8s8", per_channel=False),
+        replaced(base, types="u8u8", per_channel=False),
+    )
+
+
+CALIBRATIONS: tuple[Calibration, ...] = ("percentile", "mse", "entropy")
+
+
+def with_float_layers(scheme: QuantizationScheme, layers: Sequence[str], label: str) -> QuantizationScheme:
+    """``scheme`` with ``layers`` in float."""
+    return replaced(scheme, float_layers=tuple(layers), label=label)

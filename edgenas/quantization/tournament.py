@@ -1,0 +1,154 @@
+"""From many schemes to one: exploration, finalists scored on unseen samples, a last interleaved run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgenas.progress import Task, track
+from edgenas.quantization.decision import (
+    Judged,
+    Limits,
+    Verdict,
+    changes,
+    decide,
+    estimated_drop,
+    paired_p_value,
+)
+from edgenas.quantization.exploration import Candidate, Explorer
+from edgenas.quantization.inputs import Inputs
+from edgenas.quantization.outputs import OutputScore
+from edgenas.quantization.samples import spread
+
+FINALISTS = 5
+FINAL_ROUNDS = 30
+SELECTION_SECONDS = 60.0  # of device time for each finalist
+FEWEST_SELECTING = 32
+STEPS = 26  # trials of an exploration, for the progress bar
+SAVING = 0.97  # a finalist that keeps more bits must at least be this much nearer to be worth its time
+
+
+@dataclass
+class Outcome:
+    """What the tournament found.
+
+    Attributes:
+        candidates: everything that was tried, in order.
+        scores: of the finalists on the selection samples, by scheme name.
+        verdict: who won and why the others did not.
+    """
+
+    candidates: list[Candidate]
+    judged: dict[str, Judged]
+    scores: dict[str, OutputScore]
+    verdict: Verdict
+    float_latency_ms: float
+    float_accuracy: float | None
+    selection_samples: int
+    notes: list[str] = field(default_factory=list)
+
+
+class Tournament:
+    """Runs the exploration of one model on one device.
+
+    Args:
+        selection: samples that no candidate was calibrated with.
+    """
+
+    def __init__(
+        self, explorer: Explorer, selection: Inputs, max_drop: float, latency_ms: float | None
+    ) -> None:
+        self._explorer = explorer
+        self._selection = selection
+        self._max_drop = max_drop
+        self._latency_ms = latency_ms
+
+    def run(self, start_float_layers: Sequence[str]) -> Outcome:
+        """Explores, scores the finalists, and decides."""
+        with track("Trying schemes", total=STEPS) as task:
+            self._explore(start_float_layers, task)
+        finalists = self._finalists()
+        selection = self._affordable()
+        with track("Scoring finalists", total=len(finalists)) as task:
+            scores = self._scores(finalists, selection, task)
+        scored = [c for c in finalists if c.name in scores]
+        self._measure_again(scored)
+        return self._outcome([c for c in scored if c.latency_ms is not None], scores, selection)
+
+    def _explore(self, start_float_layers: Sequence[str], task: Task) -> None:
+        tried = self._explorer.types(task, start_float_layers)
+        for base in self._explorer.bases(tried):
+            self._explorer.refine(base, task)
+
+    def _finalists(self) -> list[Candidate]:
+        """Those that none beats in both distance and latency, the nearest and the fastest first of all.
+
+        Schemes with the same kernels have the same latency here; the nearest stands for them.
+        """
+        usable = [
+            c for c in self._explorer.candidates.values() if c.error is None and c.latency_ms is not None
+        ]
+        front: list[Candidate] = []
+        for candidate in sorted(usable, key=lambda c: (c.latency_ms, c.distance)):
+            if not front or candidate.distance < SAVING * front[-1].distance:
+                front.append(candidate)
+        if len(front) <= FINALISTS:
+            return front
+        chosen = np.unique(np.linspace(0, len(front) - 1, FINALISTS).round().astype(int))
+        return [front[i] for i in chosen]
+
+    def _affordable(self) -> Inputs:
+        """As many selection samples as a minute of the device allows."""
+        count = int(1e3 * SELECTION_SECONDS / max(self._explorer.float_latency_ms, 1e-3))
+        if count >= len(self._selection):
+            return self._selection
+        return spread(self._selection, max(count, FEWEST_SELECTING), 0)[0]
+
+    def _scores(
+        self, finalists: Sequence[Candidate], selection: Inputs, task: Task
+    ) -> dict[str, OutputScore]:
+        scores = {}
+        for candidate in finalists:
+            answer = self._explorer.scorer.score(candidate.path, selection, name=f"select {candidate.name}")
+            candidate.error = answer.error
+            if answer.score is not None:
+                scores[candidate.name] = answer.score
+            task.advance(note=candidate.name)
+        return scores
+
+    def _measure_again(self, finalists: Sequence[Candidate]) -> None:
+        """All finalists and float in one interleaved run: what the decision rests on."""
+        self._explorer.measure(finalists, "final", rounds=FINAL_ROUNDS)
+
+    def _outcome(
+        self, finalists: Sequence[Candidate], scores: dict[str, OutputScore], selection: Inputs
+    ) -> Outcome:
+        reference = self._explorer.scorer.reference(selection)
+        labels = selection.labels if reference.classifies else None
+        float_accuracy = None if labels is None else float(np.mean(np.array(reference.predictions) == labels))
+        judged = {}
+        for candidate in finalists:
+            score = scores[candidate.name]
+            assert candidate.latency_ms is not None, "failed candidates were left out"
+            judged[candidate.name] = Judged(
+                candidate.name,
+                candidate.latency_ms,
+                None if labels is None else float(np.mean(np.array(score.predictions) == labels)),
+                score.distance,
+                estimated_drop(score, reference.predictions, labels),
+            )
+        limits = Limits(self._max_drop, self._explorer.float_latency_ms, self._latency_ms)
+        verdict = decide(list(judged.values()), limits, float_accuracy=float_accuracy)
+        outcome = Outcome(
+            list(self._explorer.candidates.values()), judged, scores, verdict,
+            self._explorer.float_latency_ms, float_accuracy, len(selection),
+        )  # fmt: skip
+        if labels is not None and verdict.winner is not None:
+            lost, won = changes(scores[verdict.winner].predictions, reference.predictions, labels)
+            p_value = paired_p_value(lost, won)
+            outcome.notes.append(
+                f"paired on {len(labels)} selection images: {lost} lost, {won} won (p = {p_value:.2g})"
+            )
+        return outcome
