@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,7 +72,7 @@ def _kinds_of_producers(traces: Sequence[LayeredTrace], kinds: Mapping[str, str]
     """The kinds of nameless kernels that follow from what stands before them, told by the traces.
 
     Kernels belong where they can be foretold: layers of one context should always become the same
-    sequence. A kind is given to the producer where that leaves fewer different sequences.
+    sequence. A kind is given to the producer where that leaves fewer exceptions.
     """
     nameless = {
         kinds[sample.kernel]
@@ -81,22 +81,22 @@ def _kinds_of_producers(traces: Sequence[LayeredTrace], kinds: Mapping[str, str]
         if sample.name.partition("/")[0] not in trace.layers
     }
     chosen: frozenset[str] = frozenset()
-    least = _sequences(traces, kinds, chosen)
+    least = _exceptions(traces, kinds, chosen)
     for kind in sorted(nameless):
         tried = chosen | {kind}
-        count = _sequences(traces, kinds, tried)
+        count = _exceptions(traces, kinds, tried)
         if count < least:
             chosen, least = tried, count
     return chosen
 
 
-def _sequences(traces: Sequence[LayeredTrace], kinds: Mapping[str, str], to_producer: frozenset[str]) -> int:
-    """How many different sequences of kinds all contexts together became."""
-    found: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+def _exceptions(traces: Sequence[LayeredTrace], kinds: Mapping[str, str], to_producer: frozenset[str]) -> int:
+    """How many layers became another sequence of kinds than most layers of their context."""
+    found: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
     for trace in traces:
         for name, samples in kernels_by_layer(trace, kinds, to_producer).items():
-            found[trace.layers[name].context].add(tuple(kinds[sample.kernel] for sample in samples))
-    return sum(map(len, found.values()))
+            found[trace.layers[name].context][tuple(kinds[sample.kernel] for sample in samples)] += 1
+    return sum(counts.total() - max(counts.values()) for counts in found.values())
 
 
 def _with_parts(
