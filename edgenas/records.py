@@ -164,6 +164,17 @@ class Characterisation(Record):
 # --- what is asked and answered ------------------------------------------------------------------
 
 
+class DeviceSummary(Record):
+    """One line of ``device list``."""
+
+    id: str
+    description: str
+    connection: str
+    runtime: str
+    host: str | None
+    virtual: bool
+
+
 class DeviceFinding(Record):
     """One line of the doctor: what was looked at, what was found, what to do."""
 

@@ -36,7 +36,7 @@ class Evaluation:
         self._ports = {port.name: port for port in session.inputs}
         if set(self._arrays) != set(self._ports):
             raise AgentError(
-                "request", f"the model's inputs are {sorted(self._ports)}, given were {sorted(self._arrays)}"
+                "input", f"the model's inputs are {sorted(self._ports)}, given were {sorted(self._arrays)}"
             )
         self.items = _common_length(self._arrays)
         self._batch, self._fixed = _batch_of(list(self._ports.values()), batch)
@@ -50,7 +50,7 @@ class Evaluation:
             outputs = self._run(start, min(start + self._batch, self.items))
             size += sum(array.nbytes for array in outputs.values())
             if size > _LARGEST_BATCH_BYTES:
-                raise AgentError("request", f"one batch gives {size >> 20} MiB; ask for a smaller batch")
+                raise AgentError("input", f"one batch gives {size >> 20} MiB; ask for a smaller batch")
             batches.append({name: _encoded(array) for name, array in outputs.items()})
             start += self._batch
         return batches, min(start, self.items)
@@ -71,18 +71,18 @@ class Evaluation:
 
 def _opened(name: str, path: Path) -> Array:
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Array = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError) as error:
-        raise AgentError("request", f"the array for input '{name}' cannot be read: {error}") from error
+        raise AgentError("input", f"the array for input '{name}' cannot be read: {error}") from error
     if array.ndim == 0:
-        raise AgentError("request", f"the array for input '{name}' has no first axis")
+        raise AgentError("input", f"the array for input '{name}' has no first axis")
     return array
 
 
 def _common_length(arrays: Dict[str, Array]) -> int:
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
-        raise AgentError("request", f"the inputs differ in length: {lengths}")
+        raise AgentError("input", f"the inputs differ in length: {lengths}")
     return next(iter(lengths.values()))
 
 
@@ -95,9 +95,9 @@ def _batch_of(ports: List[Port], asked: int) -> Tuple[int, bool]:
 def _check_fit(port: Port, array: Array) -> None:
     expected = fixed_shape(port)[1:]
     if array.shape[1:] != expected:
-        raise AgentError("request", f"input '{port.name}' wants items of {expected}, given {array.shape[1:]}")
+        raise AgentError("input", f"input '{port.name}' wants items of {expected}, given {array.shape[1:]}")
     if np.dtype(port.dtype).kind != array.dtype.kind and np.dtype(port.dtype).kind in "fb":
-        raise AgentError("request", f"input '{port.name}' is {port.dtype}, given {array.dtype}")
+        raise AgentError("input", f"input '{port.name}' is {port.dtype}, given {array.dtype}")
 
 
 def _rows(array: Array, wanted: int, batch: int) -> Array:

@@ -10,6 +10,7 @@ class AgentError(Exception):
     """A request that cannot be served; ``kind`` tells the host what sort of failure it is.
 
     Kinds: ``request`` (the host asked for nonsense), ``missing`` (content is not in the cache),
+    ``input`` (arrays that do not fit the model),
     ``model`` (the runtime refuses the model), ``device`` (the device is not able), ``runtime``
     (something failed while it ran), ``crash`` (the process that ran the model ended).
     """

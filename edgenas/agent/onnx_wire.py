@@ -10,6 +10,10 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple, Union
 
 Value = Union[int, memoryview]
 
+_DTYPES = {
+    1: "float", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string",
+    9: "bool", 10: "float16", 11: "double", 12: "uint32", 13: "uint64", 16: "bfloat16",
+}  # fmt: skip
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
@@ -24,11 +28,18 @@ class Node(NamedTuple):
     attributes: Dict[str, Any]
 
 
+class Weight(NamedTuple):
+    """Type and shape of an initializer."""
+
+    dtype: str
+    shape: List[int]
+
+
 class Graph(NamedTuple):
-    """The nodes of a model's main graph in order, and the shapes of its initializers."""
+    """The nodes of a model's main graph in order, and its initializers by name."""
 
     nodes: List[Node]
-    initializers: Dict[str, Tuple[int, ...]]
+    initializers: Dict[str, Weight]
 
 
 def read_graph(model: bytes) -> Graph:
@@ -38,7 +49,7 @@ def read_graph(model: bytes) -> Graph:
         ValueError: these bytes are not a model.
     """
     nodes: List[Node] = []
-    initializers: Dict[str, Tuple[int, ...]] = {}
+    initializers: Dict[str, Weight] = {}
     for number, graph in _fields(memoryview(model)):
         if number != 7:
             continue
@@ -46,8 +57,8 @@ def read_graph(model: bytes) -> Graph:
             if field == 1:
                 nodes.append(_node(_bytes(value)))
             elif field == 5:
-                name, shape = _initializer(_bytes(value))
-                initializers[name] = shape
+                name, weight = _initializer(_bytes(value))
+                initializers[name] = weight
     return Graph(nodes, initializers)
 
 
@@ -87,7 +98,7 @@ def _attribute(data: memoryview) -> Tuple[str, Any]:
         if number == 1:
             name = _text(raw)
         elif number == 2:
-            value = struct.unpack("<f", _bytes(raw))[0]
+            value = next(iter(_floats(_bytes(raw))), None)
         elif number == 3:
             value = _signed(raw)
         elif number == 4:
@@ -101,14 +112,16 @@ def _attribute(data: memoryview) -> Tuple[str, Any]:
     return name, ints or floats or strings or value
 
 
-def _initializer(data: memoryview) -> Tuple[str, Tuple[int, ...]]:
-    name, shape = "", []  # type: Tuple[str, List[int]]
+def _initializer(data: memoryview) -> Tuple[str, Weight]:
+    name, weight = "", Weight("", [])
     for number, value in _fields(data):
         if number == 1:
-            shape += _integers(value)
+            weight.shape.extend(_integers(value))
+        elif number == 2:
+            weight = weight._replace(dtype=_DTYPES.get(_signed(value), str(value)))
         elif number == 8:
             name = _text(value)
-    return name, tuple(shape)
+    return name, weight
 
 
 def _fields(data: memoryview) -> Iterator[Tuple[int, Value]]:

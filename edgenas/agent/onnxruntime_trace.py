@@ -112,11 +112,11 @@ def _tensor(entry: Dict[str, List[int]]) -> Dict[str, Any]:
 
 
 def _restore_packed_weights(inputs: List[Dict[str, Any]], node: Node, graph: Graph) -> None:
-    """Gives weights their shape back: the profile shows a weight that was packed as a scalar."""
+    """Gives weights their type and shape back: the profile shows one that was packed as a scalar."""
     present = [name for name in node.inputs if name]
     for position, name in enumerate(present[: len(inputs)]):
         if not inputs[position]["shape"] and name in graph.initializers:
-            inputs[position]["shape"] = list(graph.initializers[name])
+            inputs[position] = dict(graph.initializers[name]._asdict())
 
 
 def _start(event: Dict[str, Any]) -> float:

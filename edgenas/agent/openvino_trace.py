@@ -86,14 +86,14 @@ def _kernel(
         "layer": layer,
         "kind": facts.get("layerType", op.get_type_name()),
         "domain": facts.get("primitiveType", ""),
-        "attributes": _attributes(facts, operations),
+        "attributes": _attributes(op, facts, operations),
         "inputs": [_tensor(port, port.get_element_type().get_type_name()) for port in op.inputs()],
         "outputs": outputs,
         "latency_ms": mean_of_fastest_half(durations) / 1e3,
     }
 
 
-def _attributes(facts: Dict[str, str], operations: Dict[str, Any]) -> Dict[str, Any]:
+def _attributes(op: Any, facts: Dict[str, str], operations: Dict[str, Any]) -> Dict[str, Any]:
     """Layouts, what was fused in, and the attributes of the operation that the kernel is about."""
     fused = [operations[name] for name in _original_names(facts) if name in operations]
     kinds = [op.get_type_name() for op in fused]
@@ -103,7 +103,18 @@ def _attributes(facts: Dict[str, str], operations: Dict[str, Any]) -> Dict[str, 
     main = next((op for op in fused if op.get_type_name() in _main_kinds(facts)), None)
     if main is not None:
         found.update(_own_attributes(main))
+    elif facts.get("layerType") == "Convolution":
+        found.update(_attributes_from_shapes(op))
     return found
+
+
+def _attributes_from_shapes(op: Any) -> Dict[str, Any]:
+    """What shapes tell about a convolution whose operation got another name on the way."""
+    data, weight = (_shape(port) for port in op.inputs()[:2])
+    output = _shape(op.output(0))
+    group = weight[0] if len(weight) > len(data) else 1
+    strides = [-(-data[axis] // output[axis]) for axis in range(2, len(data))]
+    return {"group": group, "kernel_shape": weight[len(weight) - len(data) + 2 :], "strides": strides}
 
 
 def _main_kinds(facts: Dict[str, str]) -> List[str]:
@@ -122,7 +133,7 @@ def _own_attributes(op: Any) -> Dict[str, Any]:
     found = {_ATTRIBUTES[name]: _plain(value) for name, value in given.items() if name in _ATTRIBUTES}
     if op.get_type_name().endswith(("Convolution", "BackpropData")):
         grouped = op.get_type_name().startswith("Group")
-        weight = [int(size) for size in op.input(1).get_partial_shape().to_shape()]
+        weight = _shape(op.input(1))
         found["group"] = weight[0] if grouped else 1
         found["kernel_shape"] = weight[3:] if grouped else weight[2:]
     return found
@@ -169,8 +180,9 @@ def _with_precisions(op: Any, facts: Dict[str, str]) -> List[Any]:
 
 
 def _tensor(port: Any, precision: str) -> Dict[str, Any]:
+    return {"dtype": _DTYPES.get(precision, precision), "shape": _shape(port)}
+
+
+def _shape(port: Any) -> List[int]:
     shape = port.get_partial_shape()
-    return {
-        "dtype": _DTYPES.get(precision, precision),
-        "shape": [int(size) for size in shape.to_shape()] if shape.is_static else [],
-    }
+    return [int(size) for size in shape.to_shape()] if shape.is_static else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from edgenas.device_profiles.profile import DeviceProfile, read_profile
@@ -20,12 +21,10 @@ def load_profile(device: str, workspace: Workspace) -> DeviceProfile:
     """
     paths = _paths(workspace)
     if device not in paths:
-        raise UnknownNameError(
-            "device",
-            device,
-            paths,
-            hint=f"add it: edgenas device add {device} --profile rpi4 --host USER@HOST",
-        )
+        # A name that is nearly right is a slip, and the error itself says which one was meant.
+        slip = difflib.get_close_matches(device, paths, n=1)
+        add = f"add it: edgenas device add {device} --profile rpi4 --host USER@HOST"
+        raise UnknownNameError("device", device, paths, hint="" if slip else add)
     return read_profile(paths[device])
 
 

@@ -96,8 +96,8 @@ class Conversation:
                 hint=f"look at it: edgenas device check {self._profile.id}",
             ) from error
         self._pipe = pipe
-        self.starts += 1
         self._greeted(greeting)
+        self.starts += 1
 
     def _greeted(self, greeting: Greeting) -> None:
         if greeting.protocol != PROTOCOL:
