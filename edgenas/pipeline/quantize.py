@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-from onnx.external_data_helper import uses_external_data
-
 from edgenas.device_profiles import load_profile
 from edgenas.errors import BudgetNotMetError, UsageError
 from edgenas.measuring import connect
@@ -19,7 +16,7 @@ from edgenas.quantization.device_scoring import Scorer
 from edgenas.quantization.exploration import Candidate, Explorer
 from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.model_checks import check_quantizable, load_model
-from edgenas.quantization.preparation import write_model
+from edgenas.quantization.packing import one_file
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.samples import describe, load_inputs, parse_options, spread, suspicious
 from edgenas.quantization.tournament import Outcome, Tournament
@@ -115,21 +112,6 @@ def quantize(
     shutil.rmtree(trials / "candidates")
     _check_limit(result, latency_ms)
     return result
-
-
-def one_file(model: onnx.ModelProto, path: Path, folder: Path) -> Path:
-    """``path``, or a copy in ``folder`` with the external weights inside: what travels to a device.
-
-    Raises:
-        ModelError: the model is too large for one file.
-    """
-    if not any(
-        uses_external_data(t) for t in onnx.load(str(path), load_external_data=False).graph.initializer
-    ):
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    write_model(model, folder / "float.onnx")
-    return folder / "float.onnx"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from edgenas.progress import Task
 from edgenas.quantization.device_scoring import Scorer, latency_of
 from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.outputs import OutputScore
+from edgenas.quantization.packing import write_model
 from edgenas.quantization.placement import GATES
-from edgenas.quantization.preparation import write_model
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.schemes import CALIBRATIONS, QuantizationScheme, first_schemes, replaced
 from edgenas.quantization.trials import key_of
@@ -149,9 +149,5 @@ class Explorer:
         return self.folder / f"{key_of(*made_of)}.onnx"
 
     def _build(self, candidate: Candidate) -> None:
-        if candidate.path.is_file():
-            return
-        candidate.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = candidate.path.with_suffix(".unfinished")
-        write_model(self.quantizer.quantize(candidate.scheme), unfinished)
-        unfinished.replace(candidate.path)
+        if not candidate.path.is_file():
+            write_model(self.quantizer.quantize(candidate.scheme), candidate.path)

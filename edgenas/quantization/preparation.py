@@ -94,16 +94,3 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
         except Exception as error:
             raise ModelError(f"ONNX Runtime does not accept the model: {error}") from error
         return onnx.load(str(target))
-
-
-def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Writes ``model`` as one file.
-
-    Raises:
-        ModelError: it is too large for one.
-    """
-    if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
-        raise ModelError(
-            f"the quantized model has {model.ByteSize()} bytes; one ONNX file holds 2 GB at most"
-        )
-    path.write_bytes(model.SerializeToString())

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import onnx
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from edgenas.progress import track
 from edgenas.quantization.emitter import Plan
@@ -37,9 +38,10 @@ def refined_weights(
     layers = {node.name: node for node in graph.nodes if _refinable(graph, node, plan)}
     if not layers:
         return {}
-    moments = _second_moments(graph, plan, layers, inputs.subset(np.arange(min(SAMPLES, len(inputs)))))
-    refined = {}
-    with track("Rounding", total=len(layers)) as task:
+    # Threads of a linear-algebra library that waits busily make small products slower on a shared machine.
+    few, refined = inputs.subset(np.arange(min(SAMPLES, len(inputs)))), {}
+    with threadpool_limits(1), track("Rounding", total=len(layers)) as task:
+        moments = _second_moments(graph, plan, layers, few)
         for name, node in layers.items():
             weight = graph.constants[node.input[1]]
             refined[name] = _refine(node, weight, plan.weights[name][1], moments.pop(name))
@@ -132,14 +134,15 @@ def _rounded(weight: Doubles, scale: Doubles, moment: Doubles, low: int, high: i
     damping = DAMPING * diagonal.mean(axis=1) + 1e-12
     damped = moment + damping[:, None, None] * np.eye(size)
     factor = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
-    left, steps, errors = weight.copy(), np.empty_like(weight), np.empty_like(weight)
+    left, steps = weight.copy(), np.empty_like(weight)
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
-        for column in range(start, stop):
-            current = left[:, :, column]
-            steps[:, :, column] = np.clip(np.rint(current / scale), low, high)
-            error = (current - steps[:, :, column] * scale) / factor[:, None, column, column]
-            left[:, :, column + 1 : stop] -= error[:, :, None] * factor[:, None, column, column + 1 : stop]
-            errors[:, :, column] = error
-        left[:, :, stop:] -= errors[:, :, start:stop] @ factor[:, start:stop, stop:]
+        block, errors = left[:, :, start:stop].copy(), np.empty_like(left[:, :, start:stop])
+        for column in range(stop - start):
+            row = factor[:, None, start + column, start + column : stop]
+            current = block[:, :, column]
+            steps[:, :, start + column] = np.clip(np.rint(current / scale), low, high)
+            errors[:, :, column] = (current - steps[:, :, start + column] * scale) / row[:, :, 0]
+            block[:, :, column + 1 :] -= errors[:, :, column, None] * row[:, :, 1:]
+        left[:, :, stop:] -= errors @ np.ascontiguousarray(factor[:, start:stop, stop:])
     return steps
