@@ -363,7 +363,7 @@ def train(**options: Any) -> Any:
 @click.option("--strategy", default="evolution", show_default=True)
 @click.option(
     "--accuracy",
-    type=click.Choice(["auto", "supernet", "predictor", "proxy", "train", "table"]),
+    type=click.Choice(["auto", "supernet", "proxy"]),
     default="auto",
     show_default=True,
 )

@@ -1,0 +1,341 @@
+"""``edgenas search``: the best network under a hard limit, confirmed by measurement."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgenas.device_profiles import DeviceProfile, load_profile
+from edgenas.errors import BudgetNotMetError, UnknownNameError, UsageError
+from edgenas.latency_tables.compiled import CompiledSpace
+from edgenas.pipeline.finalists import measure_candidates
+from edgenas.pipeline.latency import compiled_latency
+from edgenas.pipeline.stages import file_sha256, write_atomically
+from edgenas.progress import say, warn
+from edgenas.records import Candidate, SearchResult
+from edgenas.search.accuracy import AccuracySource, MacsProxy
+from edgenas.search.evolution import Evolution
+from edgenas.search.loop import SearchLoop
+from edgenas.search.pareto import best_first, front
+from edgenas.search.problem import Limit, Problem
+from edgenas.search.random_search import RandomSearch
+from edgenas.search.strategy import Strategy
+from edgenas.search_spaces import Genomes, SearchSpace, get_space, macs, parameters
+from edgenas.workspace import Workspace
+
+DEFAULT_SPACE = "mobilenetv3-32px"
+STRATEGIES: dict[str, type[Strategy]] = {one.name: one for one in (Evolution, RandomSearch)}
+ACCURACY_SOURCES = ("auto", "supernet", "proxy")
+_SUPERNET_EVALUATIONS, _PROXY_EVALUATIONS = 120, 4000
+_FINALISTS, _MOST_FINALISTS = 6, 24
+_FASTEST_EVALUATIONS = 6000
+
+
+def search(
+    *,
+    latency_ms: Sequence[float],
+    device: Sequence[str] = (),
+    space: str | None = None,
+    strategy: str = "evolution",
+    accuracy: str = "auto",
+    checkpoint: Path | None = None,
+    data: str | None = None,
+    evaluations: int | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    workspace: Workspace | None = None,
+) -> SearchResult:
+    """Searches candidates whose predicted latency keeps every limit, then measures the best of them.
+
+    Args:
+        latency_ms: hard limits; one for all devices, or one each in their order.
+        device: devices; the workspace's default when empty.
+        space: the search space; the supernet's, else the small-image one, when None.
+        strategy: ``evolution`` or ``random``.
+        accuracy: ``supernet`` (needs ``checkpoint`` and ``data``), ``proxy`` (needs nothing), or
+            ``auto``: the supernet where one is given.
+        checkpoint: a supernet that ``train`` left.
+        data: what the supernet was trained on.
+        evaluations: how many candidates are scored.
+        threads: threads that latencies are for; what the table has most of when None.
+        seed: of every proposal.
+        folder: where the search's state is kept; under ``runs/`` when None.
+        workspace: where tables are; the current folder when None.
+
+    Raises:
+        BudgetNotMetError: no network of the space keeps the limits; ``result`` holds the fastest.
+        TableError: a device has no table.
+        UsageError: limits and devices do not fit, or a supernet is needed and not given.
+    """
+    started = time.monotonic()
+    workspace = workspace or Workspace()
+    devices = tuple(device) or (workspace.device_or_default(None),)
+    settings = _Settings(
+        limits_ms=_limits(tuple(latency_ms), devices),
+        profiles=tuple(load_profile(one, workspace) for one in devices),
+        strategy=strategy,
+        evaluations=evaluations,
+        threads=threads,
+        seed=seed,
+        folder=folder or workspace.runs / _folder_name(space, devices, latency_ms),
+        workspace=workspace,
+    )
+    if strategy not in STRATEGIES:
+        raise UnknownNameError("strategy", strategy, STRATEGIES)
+    if _chosen_source(accuracy, checkpoint) == "supernet":
+        assert checkpoint is not None
+        scoring = _supernet(checkpoint, space, data, settings)
+    else:
+        scoring = _proxy(get_space(space or DEFAULT_SPACE))
+    latencies = {
+        one: compiled_latency(scoring.space, one, threads=threads, workspace=workspace) for one in devices
+    }
+    return _Search(settings, scoring, latencies).result(started)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    limits_ms: tuple[float, ...]
+    profiles: tuple[DeviceProfile, ...]
+    strategy: str
+    evaluations: int | None
+    threads: int | None
+    seed: int
+    folder: Path
+    workspace: Workspace
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(profile.id for profile in self.profiles)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """Where accuracies come from; ``identity`` says what they depend on."""
+
+    space: SearchSpace
+    source: AccuracySource
+    identity: str
+    evaluations: int
+
+
+class _Search:
+    """One search: the loop on predictions, then the finalists on the devices."""
+
+    def __init__(self, settings: _Settings, scoring: _Scoring, latencies: dict[str, CompiledSpace]) -> None:
+        self.settings, self.latencies = settings, latencies
+        self.space, self.accuracy = scoring.space, scoring.source
+        limits = zip(settings.devices, settings.limits_ms, strict=True)
+        metrics = {f"latency_ms:{one}": latency for one, latency in latencies.items()}
+        problem = Problem(
+            self.space,
+            objectives=("accuracy",),
+            metrics=metrics,
+            limits=[Limit(metric=f"latency_ms:{one}", maximum=limit) for one, limit in limits],
+        )
+        evaluations = settings.evaluations or scoring.evaluations
+        self._refuse_unreachable(problem)
+        self.loop = SearchLoop(
+            STRATEGIES[settings.strategy](problem, seed=settings.seed, evaluations=evaluations),
+            self.accuracy,
+            evaluations=evaluations,
+            path=settings.folder / "state.json",
+            identity={"scores": scoring.identity, "seed": settings.seed, "table": self._table_identity()},
+        )
+        self._measured: dict[bytes, dict[str, float]] = {}
+        self._described_rows: dict[tuple[int, bool], Candidate] = {}
+
+    def result(self, started: float) -> SearchResult:
+        """Runs the loop, measures finalists and says which one is best."""
+        try:
+            self.loop.run(lambda: self._save(self._record(None, started)))
+        except KeyboardInterrupt:
+            warn("stopped: this is the front so far; the same command goes on from here")
+        best = self._measured_best()
+        record = self._record(best, started)
+        self._save(record)
+        if best is None:
+            raise BudgetNotMetError(
+                f"none of the {len(self._measured)} finalists kept {self._asked()} when measured",
+                hint="allow more time, or measure the table again: edgenas profile",
+                result=record,
+            )
+        return record
+
+    def _measured_best(self) -> Candidate | None:
+        """The most accurate candidate that keeps every limit by measurement.
+
+        The most accurate ones are measured side by side; only where all of them miss a limit the
+        next ones are.
+        """
+        history = self.loop.history
+        order = [
+            row for row in best_first(history.objectives, history.violations) if history.violations[row] <= 0
+        ]
+        for start in range(0, min(len(order), _MOST_FINALISTS), _FINALISTS):
+            rows = order[start : start + _FINALISTS]
+            self._measure([history.genomes[row] for row in rows])
+            candidates = [self._candidate(row) for row in rows]
+            kept = [candidate for candidate in candidates if candidate.feasible]
+            if kept:
+                return kept[0]
+        return None
+
+    def _measure(self, genomes: list[Genomes]) -> None:
+        settings = self.settings
+        for profile in settings.profiles:
+            found = measure_candidates(
+                self.space, genomes, profile, threads=settings.threads, workspace=settings.workspace
+            )
+            for genome, latency_ms in zip(genomes, found, strict=True):
+                value = float("inf") if latency_ms is None else latency_ms
+                self._measured.setdefault(genome.tobytes(), {})[profile.id] = value
+
+    def _record(self, best: Candidate | None, started: float) -> SearchResult:
+        settings, history = self.settings, self.loop.history
+        evaluated = tuple(self._candidate(row) for row in range(len(history)))
+        objectives = np.array([[-c.accuracy, *c.latency_ms.values()] for c in evaluated])
+        chosen = [int(row) for row in front(objectives)] if evaluated else []
+        return SearchResult(
+            space=self.space.name,
+            devices=settings.devices,
+            limits_ms=settings.limits_ms,
+            strategy=settings.strategy,
+            accuracy_source=self.accuracy.name,
+            seed=settings.seed,
+            evaluations=len(history),
+            elapsed_s=time.monotonic() - started,
+            best=best,
+            fastest=min(evaluated, key=lambda c: max(c.latency_ms.values())) if evaluated else None,
+            front=tuple(sorted((evaluated[row] for row in chosen), key=lambda c: -c.accuracy)),
+            evaluated=evaluated,
+            path=str(settings.folder / "search.json"),
+        )
+
+    def _candidate(self, row: int) -> Candidate:
+        genome = self.loop.history.genomes[row]
+        key = (row, genome.tobytes() in self._measured)
+        if key not in self._described_rows:  # every generation shows all of them again
+            self._described_rows[key] = self._described(genome, float(self.loop.scores[row]))
+        return self._described_rows[key]
+
+    def _described(self, genome: Genomes, accuracy: float) -> Candidate:
+        predicted = {one: float(latency(genome[None])[0]) for one, latency in self.latencies.items()}
+        measured = self._measured.get(genome.tobytes())
+        latency_ms = measured or predicted
+        network = self.space.network(genome)
+        limits = zip(latency_ms.values(), self.settings.limits_ms, strict=True)
+        return Candidate(
+            candidate=self.space.describe(genome),
+            accuracy=accuracy,
+            accuracy_source=self.accuracy.name,
+            latency_ms=latency_ms,
+            latency_source="measured" if measured else "predicted",
+            predicted_ms=predicted,
+            macs=macs(network),
+            parameters=parameters(network),
+            feasible=all(value <= limit for value, limit in limits),
+        )
+
+    def _save(self, record: SearchResult) -> None:
+        write_atomically(self.settings.folder / "search.json", record.to_json().encode())
+
+    def _refuse_unreachable(self, problem: Problem) -> None:
+        """Says what the fastest candidate takes where that is more than a limit.
+
+        Raises:
+            BudgetNotMetError: a limit is below the fastest prediction of that device.
+        """
+        for one, limit_ms in zip(self.settings.devices, self.settings.limits_ms, strict=True):
+            genome, fastest_ms = _fastest(problem, f"latency_ms:{one}", self.settings.seed)
+            if fastest_ms > limit_ms:
+                raise BudgetNotMetError(
+                    f"asked for {limit_ms:g} ms on '{one}'; the fastest network of '{self.space.name}' "
+                    f"takes {fastest_ms:.3g} ms there: {self.space.describe(genome)}",
+                    hint=f"edgenas search --latency-ms {fastest_ms * 1.05:.2g}, or another --space",
+                )
+
+    def _table_identity(self) -> str:
+        """What the predictions say of fixed candidates: it changes when the table does."""
+        sampled = self.space.sample(np.random.default_rng(0), 64)
+        told = b"".join(np.round(latency(sampled), 9).tobytes() for latency in self.latencies.values())
+        return hashlib.sha256(told).hexdigest()[:16]
+
+    def _asked(self) -> str:
+        pairs = zip(self.settings.limits_ms, self.settings.devices, strict=True)
+        return ", ".join(f"{limit:g} ms on '{one}'" for limit, one in pairs)
+
+
+def _fastest(problem: Problem, metric: str, seed: int) -> tuple[Genomes, float]:
+    """The fastest genome that evolution on the table alone finds, and its latency in ms."""
+    only = Problem(problem.space, objectives=(metric,), metrics={metric: problem.metrics[metric]})
+    strategy = Evolution(only, seed=seed, evaluations=_FASTEST_EVALUATIONS)
+    while len(strategy.history) < _FASTEST_EVALUATIONS:
+        genomes = strategy.ask()
+        if not len(genomes):
+            break
+        strategy.tell(genomes, only.objective_values(genomes, {}))
+    row = int(np.argmin(strategy.history.objectives[:, 0]))
+    return strategy.history.genomes[row], float(strategy.history.objectives[row, 0])
+
+
+def _limits(latency_ms: tuple[float, ...], devices: tuple[str, ...]) -> tuple[float, ...]:
+    if len(latency_ms) == 1:
+        return latency_ms * len(devices)
+    if len(latency_ms) != len(devices):
+        raise UsageError(
+            f"{len(latency_ms)} latency limits were given for {len(devices)} devices ({', '.join(devices)})",
+            hint="give --latency-ms once, or once for each --device",
+        )
+    return latency_ms
+
+
+def _folder_name(space: str | None, devices: tuple[str, ...], latency_ms: Sequence[float]) -> str:
+    limits = "-".join(f"{limit:g}ms" for limit in latency_ms)
+    return f"search-{space or 'default'}-{'-'.join(devices)}-{limits}"
+
+
+def _chosen_source(accuracy: str, checkpoint: Path | None) -> str:
+    if accuracy not in ACCURACY_SOURCES:
+        raise UnknownNameError("accuracy source", accuracy, ACCURACY_SOURCES)
+    if accuracy == "auto":
+        return "supernet" if checkpoint is not None else "proxy"
+    if accuracy == "supernet" and checkpoint is None:
+        raise UsageError(
+            "the accuracy source 'supernet' needs a checkpoint", hint="edgenas train, then --checkpoint"
+        )
+    return accuracy
+
+
+def _proxy(space: SearchSpace) -> _Scoring:
+    say("no supernet is given: candidates are ranked by a proxy (their MACs), which is no accuracy")
+    source = MacsProxy(lambda genome: macs(space.network(genome)), space.smallest(), space.largest())
+    return _Scoring(space, source, "macs", _PROXY_EVALUATIONS)
+
+
+def _supernet(checkpoint: Path, space: str | None, data: str | None, settings: _Settings) -> _Scoring:
+    """Scores with the weights of a checkpoint."""
+    if data is None:
+        raise UsageError("a supernet scores on data", hint="add --data with what it was trained on")
+    from edgenas.datasets import load_dataset
+    from edgenas.training.accuracy import SupernetAccuracy
+    from edgenas.training.compute import prepare, torch_device
+    from edgenas.training.data import TrainingData
+    from edgenas.training.supernets import load_supernet
+
+    device = torch_device("auto")
+    prepare(device)
+    supernet = load_supernet(checkpoint, device=device)
+    found = supernet.space
+    if space is not None and space != found.name:
+        raise UsageError(f"the checkpoint {checkpoint} is of space '{found.name}', not '{space}'")
+    size = found.network(found.largest()).input_shape[1:]
+    training = TrainingData(load_dataset(data), seed=settings.seed, size=size, device=device)
+    source = SupernetAccuracy(supernet, training, cache=settings.folder / "scores.jsonl")
+    return _Scoring(found, source, file_sha256(checkpoint), _SUPERNET_EVALUATIONS)

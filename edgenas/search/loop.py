@@ -1,0 +1,134 @@
+"""Asks a strategy, scores what it proposes, tells it, and keeps everything on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgenas.errors import ArtifactError
+from edgenas.progress import Task, track
+from edgenas.search.accuracy import AccuracySource
+from edgenas.search.history import History
+from edgenas.search.problem import MAXIMISED, Floats, Genomes, Problem
+from edgenas.search.strategy import Strategy
+
+VERSION = 1
+
+
+class SearchLoop:
+    """A search that a killed process loses at most one generation of.
+
+    The same strategy, seed and scores give the same proposals, so a search that goes on from disk
+    ends as if it had never stopped.
+
+    Args:
+        strategy: proposes; it is restored where ``path`` holds an earlier state of this search.
+        accuracy: scores what no metric of the problem knows.
+        evaluations: how many candidates are scored at most.
+        path: the state, replaced after every generation.
+        identity: what the scores depend on besides the problem (hash of the weights, seed, ...).
+
+    Raises:
+        ArtifactError: ``path`` is damaged or holds another search.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        accuracy: AccuracySource,
+        *,
+        evaluations: int,
+        path: Path,
+        identity: dict[str, Any],
+    ) -> None:
+        self._strategy, self._accuracy, self._evaluations, self._path = strategy, accuracy, evaluations, path
+        self._identity = {
+            **identity,
+            "version": VERSION,
+            "strategy": strategy.name,
+            "accuracy": accuracy.name,
+            "evaluations": evaluations,
+            **_described(strategy.problem),
+        }
+        self._restore()
+
+    @property
+    def history(self) -> History:
+        """Everything that was scored, in order."""
+        return self._strategy.history
+
+    @property
+    def scores(self) -> Floats:
+        """Accuracy (N,) of everything that was scored."""
+        column = self._strategy.problem.objectives.index("accuracy")
+        assert "accuracy" in MAXIMISED
+        return -self.history.objectives[:, column]
+
+    def run(self, after_generation: Callable[[], None]) -> None:
+        """Scores until the budget or the space is spent; interrupted, it keeps what is told."""
+        with track("Searching", total=self._evaluations) as task:
+            task.advance(len(self.history))
+            while len(self.history) < self._evaluations:
+                room = self._evaluations - len(self.history)
+                genomes = self._strategy.ask(min(room, self._strategy.generation_size))
+                if not len(genomes):
+                    return
+                self._tell(genomes, task)
+                after_generation()
+
+    def _tell(self, genomes: Genomes, task: Task) -> None:
+        problem = self._strategy.problem
+        scores = self._accuracy.score(genomes)
+        self._strategy.tell(genomes, problem.objective_values(genomes, {"accuracy": scores}))
+        self._save()
+        feasible = self.scores[self.history.violations <= 0]
+        best = (
+            f"best within the limits {100 * feasible.max():.2f} %"
+            if len(feasible)
+            else "none within the limits"
+        )
+        task.advance(len(genomes), note=best)
+
+    def _save(self) -> None:
+        history = self.history
+        content = {
+            "identity": self._identity,
+            "genomes": history.genomes.tolist(),
+            "objectives": history.objectives.tolist(),
+            "violations": history.violations.tolist(),
+            "state": self._strategy.state(),
+        }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(self._path)
+
+    def _restore(self) -> None:
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError as error:
+            raise ArtifactError(
+                f"{self._path} is damaged: {error}", hint="remove it to start again"
+            ) from error
+        if content.get("identity") != self._identity:
+            return  # another search stood here; its scores mean nothing for this one
+        history = History(len(self._strategy.variation.counts), len(self._strategy.problem.objectives))
+        genomes = np.array(content["genomes"], np.int64)
+        history.add(genomes, np.array(content["objectives"]), np.array(content["violations"]))
+        self._strategy.restore(content["state"], history)
+
+
+def _described(problem: Problem) -> dict[str, Any]:
+    return {
+        "space": problem.space.name,
+        "options": np.asarray(problem.space.option_counts).tolist(),
+        "objectives": list(problem.objectives),
+        "limits": [[limit.metric, limit.maximum] for limit in problem.limits],
+    }
