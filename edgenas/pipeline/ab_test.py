@@ -74,10 +74,10 @@ def compare_latency(
     """
     fillers = _fillers_for(agent, new, folder, threads=threads, allowed=allowed, floor_ms=floor_ms)
     models = {"old": old, "new": new, "control": slowed(new, fillers)}
-    shipped = {name: _ship(agent, model, folder / f"{name}.onnx") for name, model in models.items()}
+    shipped = {name: ship_model(agent, model, folder / f"{name}.onnx") for name, model in models.items()}
     passes: list[list[Array]] = []
     while len(passes) < MOST_PASSES:
-        passes += [_rounds(agent, list(shipped.values()), threads, ROUNDS) for _ in range(PASSES)]
+        passes += [measured_rounds(agent, list(shipped.values()), threads, ROUNDS) for _ in range(PASSES)]
         old_rounds, new_rounds, control_rounds = ([one[i] for one in passes] for i in range(3))
         found, control = judge(old_rounds, new_rounds), judge(new_rounds, control_rounds)
         if "inconclusive" not in (found.verdict(allowed, floor_ms), control.verdict(allowed, floor_ms)):
@@ -112,10 +112,11 @@ def judge(a: Sequence[Array], b: Sequence[Array], seed: int = 0) -> Comparison:
     )
 
 
-def slowed(model: onnx.ModelProto, fillers: int) -> onnx.ModelProto:
+def slowed(model: onnx.ModelProto, fillers: int, *, name: str = "edgenas_control") -> onnx.ModelProto:
     """A copy that also does ``fillers`` small matrix products which nothing can optimise away.
 
-    They start from the first input and end in an output of their own.
+    They start from the first input and end in an output of their own; ``name`` keeps them apart
+    from what a slowed model already has.
 
     Raises:
         ModelError: the first input is not a float tensor.
@@ -128,30 +129,23 @@ def slowed(model: onnx.ModelProto, fillers: int) -> onnx.ModelProto:
     if start.type.tensor_type.elem_type != TensorProto.FLOAT:
         raise ModelError(f"the gate's positive control needs a float input; '{start.name}' is not one")
     matrix = np.random.default_rng(0).normal(0, FILLER_SIZE**-0.5, (FILLER_SIZE, FILLER_SIZE))
-    graph.initializer.append(numpy_helper.from_array(matrix.astype(np.float32), "edgenas_control/matrix"))
-    shape = np.array([FILLER_SIZE, FILLER_SIZE], np.int64)
-    flat = np.array([-1], np.int64)
-    for name, value in (("shape", shape), ("flat", flat), ("axes", np.array([0], np.int64))):
-        graph.initializer.append(numpy_helper.from_array(value, f"edgenas_control/{name}"))
-    graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "edgenas_control/first"))
-    graph.node.extend(
-        [
-            helper.make_node("Reshape", [start.name, "edgenas_control/flat"], ["edgenas_control/line"]),
-            helper.make_node(
-                "Gather", ["edgenas_control/line", "edgenas_control/first"], ["edgenas_control/pixel"]
-            ),
-            helper.make_node(
-                "Expand", ["edgenas_control/pixel", "edgenas_control/shape"], ["edgenas_control/0"]
-            ),
-            *(
-                helper.make_node(
-                    "MatMul", [f"edgenas_control/{i}", "edgenas_control/matrix"], [f"edgenas_control/{i + 1}"]
-                )
-                for i in range(fillers)
-            ),
-        ]
+    constants = {
+        "matrix": matrix.astype(np.float32),
+        "shape": np.array([1, FILLER_SIZE], np.int64),
+        "flat": np.array([-1], np.int64),
+        "first": np.array([0], np.int64),
+    }
+    graph.initializer.extend(
+        numpy_helper.from_array(value, f"{name}/{key}") for key, value in constants.items()
     )
-    end = helper.make_tensor_value_info(f"edgenas_control/{fillers}", TensorProto.FLOAT, [FILLER_SIZE] * 2)
+    graph.node.append(helper.make_node("Reshape", [start.name, f"{name}/flat"], [f"{name}/line"]))
+    graph.node.append(helper.make_node("Gather", [f"{name}/line", f"{name}/first"], [f"{name}/pixel"]))
+    graph.node.append(helper.make_node("Expand", [f"{name}/pixel", f"{name}/shape"], [f"{name}/0"]))
+    graph.node.extend(
+        helper.make_node("MatMul", [f"{name}/{i}", f"{name}/matrix"], [f"{name}/{i + 1}"])
+        for i in range(fillers)
+    )
+    end = helper.make_tensor_value_info(f"{name}/{fillers}", TensorProto.FLOAT, [1, FILLER_SIZE])
     graph.output.append(end)
     return copy
 
@@ -160,21 +154,22 @@ def _fillers_for(
     agent: Agent, model: onnx.ModelProto, folder: Path, *, threads: int, allowed: float, floor_ms: float
 ) -> int:
     """How many fillers slow the model by twice what is allowed, by measurement."""
-    plain = _ship(agent, model, folder / "plain.onnx")
-    filled = _ship(agent, slowed(model, CALIBRATION_FILLERS), folder / "filled.onnx")
-    rounds = _rounds(agent, [plain, filled], threads, CALIBRATION_ROUNDS)
+    plain = ship_model(agent, model, folder / "plain.onnx")
+    filled = ship_model(agent, slowed(model, CALIBRATION_FILLERS), folder / "filled.onnx")
+    rounds = measured_rounds(agent, [plain, filled], threads, CALIBRATION_ROUNDS)
     plain_ms, filled_ms = float(np.median(rounds[0])), float(np.median(rounds[1]))
     one_ms = max((filled_ms - plain_ms) / CALIBRATION_FILLERS, 1e-5)
     slower_ms = max(CONTROL_FACTOR * max(allowed * plain_ms, floor_ms), LEAST_CONTROL * plain_ms)
     return max(1, math.ceil(slower_ms / one_ms))
 
 
-def _ship(agent: Agent, model: onnx.ModelProto, path: Path) -> str:
+def ship_model(agent: Agent, model: onnx.ModelProto, path: Path) -> str:
+    """Writes a model and puts it on the device."""
     path.write_bytes(model.SerializeToString(deterministic=True))
     return agent.ship(path)
 
 
-def _rounds(agent: Agent, models: list[str], threads: int, rounds: int) -> list[Array]:
+def measured_rounds(agent: Agent, models: list[str], threads: int, rounds: int) -> list[Array]:
     """Each model's rounds in ms, round by round beside the others'."""
     compared = agent.compare(
         models, threads=threads, min_rounds=rounds, max_rounds=rounds, relative_halfwidth=0.0

@@ -49,7 +49,7 @@ class Allowance:
     """What may change against the baseline, and what may never be passed. Shares are of the baseline."""
 
     slower: float = 0.03
-    floor_ms: float = 0.01
+    floor_ms: float = 0.005
     larger: float = 0.01
     more_memory: float = 0.10
     drop: float = 0.01
