@@ -157,10 +157,10 @@ def test_keys_ignore_names_order_and_hints() -> None:
     assert spec_of(first).key() == spec_of(second).key()
 
 
-@given(
-    st.lists(st.integers(1, 512), min_size=4, max_size=4),
-    st.lists(st.integers(1, 512), min_size=4, max_size=4),
-)
+SIDES = st.lists(st.integers(1, 512), min_size=4, max_size=4)
+
+
+@given(SIDES, SIDES)
 def test_keys_differ_exactly_with_shapes(left: list[int], right: list[int]) -> None:
     specs = [spec_of(traced("conv", "a", tuple(shape), tuple(shape))) for shape in (left, right)]
     assert (specs[0].key() == specs[1].key()) == (left == right)

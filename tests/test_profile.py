@@ -30,7 +30,9 @@ from edgenas.pipeline import profile_plan
 from edgenas.pipeline.profile import profile
 from edgenas.workspace import Workspace
 profile_plan._LEAST, profile_plan._MOST = 12, {"fp32": 12, "int8": 12}
-profile(device="local", space=("mobilenetv3-demo",), precision=("fp32",), threads=1, workspace=Workspace(sys.argv[1]))
+profile(
+    device="local", space=("mobilenetv3-demo",), precision=("fp32",), threads=1, workspace=Workspace(sys.argv[1])
+)
 """
 
 
@@ -99,7 +101,7 @@ def test_only_the_batch_may_be_dynamic(tmp_path: Path, model: Path) -> None:
     loaded.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     bad = tmp_path / "bad.onnx"
     onnx.save(loaded, bad)
-    with pytest.raises(ModelError, match="dynamic dimension 2 \\('height'\\)") as caught:
+    with pytest.raises(ModelError, match=r"dynamic dimension 2 \('height'\)") as caught:
         plan_models([bad])
     assert "make_dynamic_shape_fixed --dim_param height" in caught.value.hint
     fixed = plan_models([model])[0].model()
