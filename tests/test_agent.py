@@ -27,6 +27,7 @@ import edgenas.agent
 from edgenas.agent import latencies, onnx_wire
 from edgenas.agent.backend import Feed, Session
 from edgenas.agent.cache import ContentCache
+from edgenas.agent.cpu import chosen_cores
 from edgenas.agent.failures import AgentError
 from edgenas.agent.layers import LayerAttribution, layer_of_name
 from edgenas.agent.protocol import parse_request
@@ -385,6 +386,22 @@ def test_tiny_models_are_valid(ir_version: int, opset: int) -> None:
     model = onnx.load_from_string(onnx_wire.tiny_model(ir_version, opset))
     onnx.checker.check_model(model)
     assert (model.ir_version, model.opset_import[0].version) == (ir_version, opset)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "threads", "cores"),
+    [
+        ({0: 1024, 1: 1024}, 1, None),
+        ({0: 446, 1: 446, 2: 1024, 3: 1000}, 2, {2, 3}),
+        ({0: 446, 1: 446, 2: 1024, 3: 1024}, 3, None),
+        ({0: 0, 1: 0}, 1, None),
+        ({}, 1, None),
+    ],
+)
+def test_fast_cores_are_chosen_where_kinds_differ(
+    speeds: dict[int, int], threads: int, cores: set[int] | None
+) -> None:
+    assert chosen_cores(speeds, threads) == cores
 
 
 # --- layers ----------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import re
 import subprocess
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 # Names of the kernel for what changes which kernels a runtime picks, and ours where they differ.
 _FEATURES: Dict[str, str] = {
@@ -54,6 +56,39 @@ def describe_cpu() -> Tuple[str, Tuple[str, ...]]:
     flags = " ".join(fields.get("flags", []) + fields.get("Features", [])).split()
     features = tuple(sorted({_FEATURES[flag] for flag in flags if flag in _FEATURES}))
     return _linux_name(fields), features
+
+
+def fastest_cores(threads: int) -> Optional[Set[int]]:
+    """The cores of the fastest kind, where there are several kinds and enough of them; else None."""
+    speeds: Dict[int, int] = {}
+    for core in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ():
+        folder = f"/sys/devices/system/cpu/cpu{core}"
+        speed = text_of(f"{folder}/cpu_capacity") or text_of(f"{folder}/cpufreq/cpuinfo_max_freq")
+        speeds[core] = int(speed) if speed.isdigit() else 0
+    return chosen_cores(speeds, threads)
+
+
+def chosen_cores(speeds: Dict[int, int], threads: int) -> Optional[Set[int]]:
+    """The fastest of the cores by speed, if there are slower ones and at least ``threads`` fast ones."""
+    best = max(speeds.values(), default=0)
+    # Cores of one kind may differ by a boost bin; kinds differ by far more.
+    fast = {core for core, speed in speeds.items() if speed >= 0.9 * best}
+    return fast if threads <= len(fast) < len(speeds) else None
+
+
+@contextlib.contextmanager
+def on_fastest_cores(threads: int) -> Iterator[None]:
+    """Keeps this thread, and those that it starts inside the block, on cores of the fastest kind."""
+    cores = fastest_cores(threads)
+    if cores is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _cpuinfo() -> Dict[str, List[str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, List, Optional
@@ -11,6 +13,7 @@ from typing import Any, Callable, ContextManager, Dict, List, Optional
 from .backend import Backend, get_backend, random_feed
 from .cache import ContentCache
 from .conditions import cool_down
+from .cpu import on_fastest_cores
 from .environment import free_memory_bytes, read_environment, resident_bytes
 from .evaluation import Evaluation
 from .failures import AgentError, reported_as
@@ -23,6 +26,7 @@ from .rounds import Contender, Plan, measure_rounds
 _CACHE_LIMIT_BYTES = 4 << 30
 _MOST_SESSIONS = 24
 _MEMORY_SHARE = 0.4
+_LEFT_BEHIND_S = 24 * 3600.0
 
 
 class Service:
@@ -35,6 +39,7 @@ class Service:
         self._lease = Lease(self._folder / "measuring.lock", f"process {os.getpid()}")
         self._backend: Optional[Backend] = None
         self._evaluations: Dict[int, Evaluation] = {}
+        _prepare_temporary_folder(self._folder / "tmp")
         self._methods: Dict[str, Callable[[Parameters], Any]] = {
             "hello": self._hello,
             "environment": self._environment,
@@ -82,7 +87,7 @@ class Service:
         content, threads, runs = given.text("model"), _threads(given), given.integer("runs", 40, least=1)
         model = self._cache.path(content)
         # One run shows the structure; its time means nothing, so that nobody has to be kept waiting.
-        with self._alone() if runs > 1 else contextlib.nullcontext():
+        with self._alone() if runs > 1 else contextlib.nullcontext(), on_fastest_cores(threads):
             self._cool(given)
             trace = self._runtime.trace(model, threads, runs=runs, seed=0)
         return {"runs": runs, "run_latency_ms": trace.run_latency_ms, "kernels": trace.kernels}
@@ -90,7 +95,7 @@ class Service:
     def _compare(self, given: Parameters) -> Any:
         contents = given.texts("models")
         limit_s = given.optional_number("time_limit_s")
-        with self._alone():
+        with self._alone(), on_fastest_cores(_threads(given)):
             deadline = None if limit_s is None else time.monotonic() + limit_s
             contenders, failures = self._contenders(contents, _threads(given), given)
             plan = Plan(
@@ -157,7 +162,8 @@ class Service:
 
     def _characterise_here(self, given: Parameters) -> Any:
         model, runs = self._cache.path(given.text("model")), given.integer("runs", 200, least=1)
-        return characterise(self._runtime, model, _threads(given), runs, lambda: self._cool(given))
+        with on_fastest_cores(_threads(given)):
+            return characterise(self._runtime, model, _threads(given), runs, lambda: self._cool(given))
 
     def _evaluate_open(self, given: Parameters) -> Any:
         model = self._cache.path(given.text("model"))
@@ -194,6 +200,16 @@ class Service:
         if self._backend is None:
             raise AgentError("request", "the first request is 'hello'")
         return self._backend
+
+
+def _prepare_temporary_folder(folder: Path) -> None:
+    """Keeps temporary files beside the cache, and removes what agents that were killed left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(folder)
+    for left in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _threads(given: Parameters) -> int:

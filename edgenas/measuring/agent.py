@@ -24,6 +24,8 @@ from edgenas.records import Characterisation, Environment, KernelTrace, NetworkL
 
 _Outputs = dict[str, npt.NDArray[Any]]
 _Done = TypeVar("_Done")
+# An instruction-count clock repeats itself; more runs would only tell the same again.
+_VIRTUAL_RUNS = 2
 _BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 
 
@@ -101,6 +103,7 @@ class Agent:
             MeasurementError: the model cannot be run, or took the agent with it.
         """
         limit = self.profile.temperature_limit_c
+        runs = min(runs, _VIRTUAL_RUNS) if self.profile.virtual else runs
         traced = self._measured(
             [model],
             lambda: self._conversation.ask(
@@ -248,7 +251,7 @@ class Agent:
             warn(f"{reason}; connecting again in {pause_s:.0f} s")
             time.sleep(pause_s)
         raise DeviceUnreachableError(
-            f"'{self.profile.id}' does not come back: {reason}",
+            f"'{self.profile.id}' does not come back, {reason}",
             hint=f"everything measured so far is kept; try: edgenas device check {self.profile.id}",
         )
 

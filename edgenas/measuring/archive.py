@@ -14,17 +14,18 @@ _PACKAGE = "edgenas_agent"
 # zipimport never keeps what it compiled. Unpacked beside the archive once, the modules start from
 # their .pyc files from the second time on, which is what makes the start short on a slow device.
 _MAIN = f"""\
-import os, sys, tempfile, zipfile
+import os, sys
 archive = os.path.abspath(sys.argv[0])
 folder = archive[: -len(".pyz")]
 if not os.path.isdir(folder):
+    import shutil, tempfile, zipfile
     fresh = tempfile.mkdtemp(prefix=".agent-", dir=os.path.dirname(archive))
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(fresh)
     try:
         os.rename(fresh, folder)
     except OSError:
-        folder = fresh if not os.path.isdir(folder) else folder
+        shutil.rmtree(fresh)  # another agent was quicker
 sys.path.insert(0, folder)
 from {_PACKAGE}.main import main
 sys.exit(main())

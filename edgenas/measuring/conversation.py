@@ -27,12 +27,12 @@ from edgenas.progress import say, warn
 _SILENCE_S = 120.0
 _VIRTUAL_SLOWNESS = 10.0
 _START_S = 60.0
-_REQUEST_S = 3600.0
+_REQUEST_S = 4 * 3600.0
 
 Answer = TypeVar("Answer")
 
 
-class AgentEndedError(Exception):
+class AgentEndedError(DeviceError):
     """The agent ended while it served a request.
 
     Attributes:
@@ -40,12 +40,14 @@ class AgentEndedError(Exception):
         loading: hash of the model that it was loading, if it was.
     """
 
-    def __init__(self, end: End, loading: str) -> None:
-        super().__init__(end.reason)
+    def __init__(self, device: str, end: End, loading: str) -> None:
+        super().__init__(
+            f"the agent of '{device}' ended: {end.reason}", hint=f"try: edgenas device check {device}"
+        )
         self.end, self.loading = end, loading
 
 
-class ContentMissingError(Exception):
+class ContentMissingError(DeviceError):
     """The device does not have a content (any more)."""
 
 
@@ -127,16 +129,21 @@ class Conversation:
         self._number += 1
         progress = _Progress(self._profile.id)
         line = msgspec.json.encode({"id": self._number, "method": method, "params": params}) + b"\n"
+        deadline = time.monotonic() + limit_s * self._patience
         try:
             self._pipe.send(line, _SILENCE_S * self._patience)
-            return self._reply(answer, time.monotonic() + limit_s * self._patience, progress)
+            return self._reply(answer, deadline, progress)
         except PipeEndedError as ended:
             self.close()
-            raise AgentEndedError(self._connection.end_of(ended.returncode), progress.loading) from ended
+            end = self._connection.end_of(ended.returncode)
+            raise AgentEndedError(self._profile.id, end, progress.loading) from ended
         except PipeSilentError:
             self._abandon()
-            end = End(lost=True, reason=f"'{self._profile.id}' has said nothing for too long")
-            raise AgentEndedError(end, progress.loading) from None
+            late = time.monotonic() >= deadline
+            end = End(
+                lost=not late, reason=f"'{method}' took too long" if late else "it says nothing any more"
+            )
+            raise AgentEndedError(self._profile.id, end, progress.loading) from None
         except (ValueError, PipeFloodedError) as error:
             self._abandon()
             raise AgentProtocolError(
@@ -161,7 +168,9 @@ class Conversation:
 
     def _failure(self, failure: Failure) -> Exception:
         if failure.kind == "missing":
-            return ContentMissingError(failure.message)
+            return ContentMissingError(
+                f"'{self._profile.id}' does not keep {failure.message[:12]} in its cache"
+            )
         if failure.kind == "device":
             return DeviceError(f"'{self._profile.id}': {failure.message}")
         if failure.kind == "request":
