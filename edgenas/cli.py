@@ -431,6 +431,53 @@ def validate(**options: Any) -> Any:
 
 
 @_command(cli)
+@click.argument("models", type=EXISTING, nargs=-1, required=True)
+@click.option("--baseline", type=EXISTING, required=True, help="The committed baseline, a JSON file.")
+@device_option
+@click.option("--update", is_flag=True, help="Accept the models as the new baseline.")
+@click.option("--data", help="Labelled images, to judge accuracy too.")
+@click.option("--markdown-to", type=EXISTING, help="Write a summary for a pull request.")
+@click.option("--junit-to", type=EXISTING, help="Write JUnit XML.")
+@click.option("--json-to", type=EXISTING, help="Write the result as JSON.")
+@threads_option
+def check(**options: Any) -> Any:
+    """Fail when models became larger, slower or worse than their baseline.
+
+    \b
+    Example:
+      edgenas check model.onnx --baseline ci/baseline.json
+    """
+    from edgenas.pipeline.check import check as stage
+
+    return stage(**options)
+
+
+@cli.group()
+@_program_flags
+def ci() -> None:
+    """The gate in a repository's CI.
+
+    \b
+    Example:
+      edgenas ci init
+    """
+
+
+@_command(ci, "init")
+@click.option("--force", is_flag=True, help="Replace files that differ.")
+def ci_init(force: bool) -> Any:
+    """Copy the gate's action and script into this repository.
+
+    \b
+    Example:
+      edgenas ci init
+    """
+    from edgenas.pipeline.ci_init import ci_init as stage
+
+    return stage(force=force)
+
+
+@_command(cli)
 @click.argument("run", type=EXISTING, required=False)
 @click.option("--table", metavar="ID", help="Report on a device's latency table.")
 @output_option

@@ -17,7 +17,7 @@ from edgenas.search_spaces import get_space
 from edgenas.workspace import Workspace
 
 SPACE, DATA = "mobilenetv3-demo", "digits"
-PROFILE_TIME_LIMIT_S, TRAIN_SECONDS, FINAL_SECONDS, EVALUATIONS = 100.0, 200.0, 100.0, 60
+PROFILE_TIME_LIMIT_S, TRAIN_SECONDS, FINAL_SECONDS, EVALUATIONS = 60.0, 140.0, 70.0, 48
 
 
 def demo(

@@ -1,0 +1,1 @@
+"""Strategies that propose candidates, and the loop that has them scored."""
