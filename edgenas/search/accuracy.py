@@ -44,4 +44,5 @@ class MacsProxy:
     def score(self, genomes: Genomes) -> Floats:
         """Scores (N,) of genomes (N, genes)."""
         logs = np.log([self._macs(genome) for genome in genomes])
-        return np.clip((logs - self._low) / (self._high - self._low), 0.0, 1.0)
+        scores: Floats = np.clip((logs - self._low) / (self._high - self._low), 0.0, 1.0)
+        return scores

@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edgenas.search.adviser import Adviser
 from edgenas.search.pareto import best_first
 from edgenas.search.problem import Genomes, Problem
 from edgenas.search.strategy import Strategy
 
 ELITES_AN_OPTION = 2
 NICHE_SHARE = 0.5
-CROSSOVER_SHARE = 0.5
+DEAR = 2000
 
 
 def option_elites(genomes: Genomes, options: int, depth: int) -> np.ndarray:
@@ -43,32 +44,31 @@ def option_elites(genomes: Genomes, options: int, depth: int) -> np.ndarray:
     return np.flatnonzero(taken)
 
 
-class PlainEvolution(Strategy):
-    """Evolution for evaluations that cost little: thousands of candidates a second."""
+class Evolution(Strategy):
+    """Evolution; with a budget of at most ``DEAR`` evaluations each is chosen with a surrogate."""
 
-    name: ClassVar[str] = "plain-evolution"
+    name: ClassVar[str] = "evolution"
 
     def __init__(self, problem: Problem, *, seed: int = 0, evaluations: int = 1000) -> None:
         super().__init__(problem, seed=seed, evaluations=evaluations)
-        self.population_size = int(np.clip(evaluations // 250, 20, 200))
+        self.population_size = int(np.clip(evaluations // 250, 32, 200))
         self._population = np.empty(0, np.intp)
         self._elites = np.empty(0, np.intp)
+        self._adviser = Adviser(self.variation) if evaluations <= DEAR and problem.learnt else None
 
     @property
     def generation_size(self) -> int:
-        return 2 * self.population_size
+        if self._adviser is None:
+            return 2 * self.population_size
+        return int(np.clip(self.evaluations // 16, 4, 12 if len(self.history) else 24))
 
     def _propose(self, n: int) -> Genomes:
         if len(self._population) < 2:
             return self.variation.sample(n + n // 4)
+        if self._adviser is not None and len(self.history) >= 8:
+            return self._adviser.advise(self.history, self._seen, n)
         n += n // 8  # some children will be repeats
-        first, second = self._parents(n), self._parents(n)
-        crossed = self.rng.random(n) < CROSSOVER_SHARE
-        children = first.copy()
-        children[crossed] = self.variation.crossover(first[crossed], second[crossed])
-        mutated = ~crossed | (self.rng.random(n) < 0.5)
-        children[mutated] = self.variation.mutate(children[mutated])
-        return self.variation.repair(children)
+        return self.variation.offspring(self._parents(n), self._parents(n))
 
     def _parents(self, n: int) -> Genomes:
         best = self._population[: self.population_size]
@@ -85,8 +85,11 @@ class PlainEvolution(Strategy):
         self._population, self._elites = rows[kept], rows[elites]
 
     def _state(self) -> dict[str, Any]:
-        return {"population": self._population.tolist(), "elites": self._elites.tolist()}
+        own = {"population": self._population.tolist(), "elites": self._elites.tolist()}
+        return own if self._adviser is None else {**own, "adviser": self._adviser.state()}
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._population = np.array(state["population"], np.intp)
         self._elites = np.array(state["elites"], np.intp)
+        if self._adviser is not None:
+            self._adviser.restore(state["adviser"])

@@ -39,9 +39,13 @@ def front(objectives: Floats) -> Indices:
     """Row numbers of the Pareto front of (N, M), by the first objective; one of equal rows."""
     if not len(objectives):
         return np.zeros(0, np.intp)
-    _, first = np.unique(objectives, axis=0, return_index=True)
     if objectives.shape[1] == 1:
-        return first[:1]
+        return np.argmin(objectives[:, 0], keepdims=True)
+    if objectives.shape[1] == 2:
+        order = np.lexsort((objectives[:, 1], objectives[:, 0]))
+        second = objectives[order, 1]
+        return order[second < np.append(np.inf, np.minimum.accumulate(second)[:-1])]
+    _, first = np.unique(objectives, axis=0, return_index=True)
     kept: list[int] = []
     found = np.empty((0, objectives.shape[1]))
     for start in range(0, len(first), 512):  # blocks bound the memory of the comparison

@@ -6,6 +6,7 @@ import numpy as np
 
 from edgenas.search.problem import Floats, Genomes, Problem
 
+CROSSOVER_SHARE = 0.5
 ENUMERABLE = 1 << 17
 """Spaces of at most this many genomes are walked in full once random proposals run dry."""
 
@@ -115,9 +116,18 @@ class Variation:
         genomes[rows[better]] = trial[better]
         violations[rows[better]] = value[better]
 
-    def everything(self) -> Genomes | None:
-        """All canonical genomes within the limits; None where the space is too large to walk."""
-        if float(np.prod(self.counts.astype(np.float64))) > ENUMERABLE:
+    def offspring(self, first: Genomes, second: Genomes) -> Genomes:
+        """Children of two rows of parents, within the limits: crossed, mutated, or both."""
+        crossed = self.rng.random(len(first)) < CROSSOVER_SHARE
+        children = first.copy()
+        children[crossed] = self.crossover(first[crossed], second[crossed])
+        mutated = ~crossed | (self.rng.random(len(first)) < 0.5)
+        children[mutated] = self.mutate(children[mutated])
+        return self.repair(children)
+
+    def everything(self, at_most: int = ENUMERABLE) -> Genomes | None:
+        """All canonical genomes within the limits; None where the space has more than ``at_most``."""
+        if float(np.prod(self.counts.astype(np.float64))) > at_most:
             return None
         grid = np.indices(self.counts).reshape(len(self.counts), -1).T.astype(np.int64)
         genomes = np.unique(self.problem.space.canonical(grid), axis=0)
