@@ -31,7 +31,8 @@ class DeviceProfile(Record, forbid_unknown_fields=True):
     Attributes:
         id: its name on the command line and of its table.
         connection: ``local`` runs the agent on this machine, ``ssh`` through the OpenSSH client.
-        host: the ssh destination; everything in ~/.ssh/config applies.
+        host: the ssh destination, the id where it is omitted; everything in ~/.ssh/config applies.
+        ssh_config: another file than ~/.ssh/config.
         python: the interpreter on the device; None: this one, or what ``device setup`` installed.
         threads: threads of a measurement; None: all the cores that the device has.
         int8_scheme: types of activations and weights that stand for int8 when kernels are profiled.
@@ -45,6 +46,7 @@ class DeviceProfile(Record, forbid_unknown_fields=True):
     runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     host: _Destination | None = None
+    ssh_config: str | None = None
     python: str | None = None
     int8_scheme: Literal["u8s8", "s8s8", "u8u8"] = "u8s8"
     temperature_limit_c: Annotated[float, msgspec.Meta(gt=0, le=150)] | None = None

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator
 
 from edgenas.device_profiles import DeviceProfile
-from edgenas.errors import DeviceUnreachableError
 from edgenas.measuring.agent import Agent
 from edgenas.measuring.connection import Connection
 from edgenas.measuring.local import LocalConnection
+from edgenas.measuring.ssh import SshConnection
 
 
 @contextlib.contextmanager
@@ -34,6 +34,4 @@ def connect(profile: DeviceProfile) -> Iterator[Agent]:
 
 
 def _connection(profile: DeviceProfile) -> Connection:
-    if profile.connection == "local":
-        return LocalConnection(profile)
-    raise DeviceUnreachableError(f"'{profile.id}' is reached over ssh, which this version cannot do yet")
+    return LocalConnection(profile) if profile.connection == "local" else SshConnection(profile)

@@ -104,7 +104,9 @@ class Conversation:
     def _greeted(self, greeting: Greeting) -> None:
         if greeting.protocol != PROTOCOL:
             self.close()
-            raise AgentProtocolError(f"the agent speaks protocol {greeting.protocol}, EdgeNAS {PROTOCOL}")
+            raise AgentProtocolError(
+                f"the agent of '{self._profile.id}' speaks protocol {greeting.protocol}, EdgeNAS {PROTOCOL}"
+            )
         holder = f"{getpass.getuser()} on {platform.node()}, process {os.getpid()}"
         hello = {"protocol": PROTOCOL, "runtime": self._profile.runtime, "holder": holder}
         try:

@@ -1,0 +1,283 @@
+"""Devices over ssh, against a real sshd on loopback."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from small_models import QUICK, executable, write_images, write_model
+
+from edgenas.device_profiles import DeviceProfile
+from edgenas.errors import DeviceUnreachableError
+from edgenas.measuring import connect
+from edgenas.measuring.archive import agent_archive
+from edgenas.measuring.remote_probe import probe_script, read_probe
+
+_SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin")
+
+
+class Server:
+    """A private sshd, its keys, and a client configuration that knows it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        for name in ("host", "user"):
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
+            )
+        public = (folder / "host.pub").read_text().split()
+        (folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public[0]} {public[1]}\n")
+        home = folder / "home"
+        home.mkdir()
+        (folder / "sshd_config").write_text(
+            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
+            f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nPasswordAuthentication no\n"
+            f"KbdInteractiveAuthentication no\nSetEnv EDGENAS_CACHE={home}\n"
+        )
+        self.config = folder / "config"
+        self.config.write_text(
+            f"Host board\n  HostName 127.0.0.1\n  Port {self.port}\n  User {getpass.getuser()}\n"
+            f"  IdentityFile {folder}/user\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
+            "  RequestTTY force\n  LocalForward 9 127.0.0.1:9\n"
+        )
+        self.profile = DeviceProfile(
+            id="board",
+            description="loopback",
+            connection="ssh",
+            ssh_config=str(self.config),
+            python=sys.executable,
+        )
+        self.start()
+
+    def start(self) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True)
+        log = (self.folder / "log").open("ab")
+        assert _SSHD is not None
+        self.process = subprocess.Popen(
+            [_SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log, start_new_session=True
+        )
+        log.close()
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def cut(self) -> None:
+        """Ends every connection, as a device does that loses its power; sshd's children share no group."""
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with_parent = _parent(entry)
+            if with_parent == self.process.pid:
+                os.kill(int(entry.parent.name), signal.SIGKILL)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+def _parent(stat: Path) -> int:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if _SSHD is None or shutil.which("ssh") is None:
+        pytest.skip("needs sshd and ssh: apt-get install openssh-server")
+    if os.geteuid() != 0:
+        pytest.skip("a private sshd needs root here, for /run/sshd")
+    running = Server(tmp_path_factory.mktemp("sshd"))
+    yield running
+    running.stop()
+
+
+def test_everything_works_over_ssh(server: Server, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "x.npy", 6)
+    with connect(server.profile) as device:
+        assert device.environment.runtime == "onnxruntime"
+        model = device.ship(write_model(tmp_path / "m.onnx"))
+        (network,) = device.compare([model], **QUICK)
+        assert network.statistics is not None
+        assert device.trace(model, threads=1, runs=2).kernels
+        assert device.characterise(model, threads=1, runs=100).statistics.runs >= 100
+        outputs = list(device.evaluate(model, {"x": device.ship(tmp_path / "x.npy")}, threads=1))
+        assert len(outputs) == len(images)
+    digest, content = agent_archive()
+    sent = server.folder / "home" / "agent" / f"agent-{digest}.pyz"
+    assert sent.read_bytes() == content
+    assert (server.folder / "home" / "agent" / "content" / model).exists()
+
+
+def test_agent_is_sent_once_and_again_when_damaged(server: Server) -> None:
+    with connect(server.profile):
+        pass
+    digest, content = agent_archive()
+    sent = server.folder / "home" / "agent" / f"agent-{digest}.pyz"
+    before = sent.stat().st_mtime_ns
+    with connect(server.profile):
+        assert sent.stat().st_mtime_ns == before
+    sent.write_bytes(b"half")
+    with connect(server.profile):
+        assert sent.read_bytes() == content
+
+
+def test_lost_connection_is_taken_up_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.measuring.agent._BACK_OFF_S", (0.1,) * 5)
+    with connect(server.profile) as device:
+        models = [device.ship(write_model(tmp_path / f"{width}.onnx", width=width)) for width in (4, 5)]
+        cutter = threading.Timer(0.7, server.cut)
+        cutter.start()
+        networks = list(device.compare(models, threads=1, min_rounds=600, max_rounds=600))
+        cutter.join()
+        assert [network.error for network in networks] == [None, None]
+        assert device._conversation.starts == 2
+
+
+def test_evaluation_goes_on_where_it_was_cut(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.measuring.agent._BACK_OFF_S", (0.1,) * 5)
+    monkeypatch.setenv("EDGENAS_TEST", "1")
+    write_images(tmp_path / "x.npy", 3)
+    with connect(server.profile) as device:
+        model, data = device.ship(write_model(tmp_path / "m.onnx")), device.ship(tmp_path / "x.npy")
+        whole = list(device.evaluate(model, {"x": data}, threads=1))
+        stream = device.evaluate(model, {"x": data}, threads=1)
+        server.cut()
+        again = list(stream)
+        assert [a["y"].tolist() for a in again] == [a["y"].tolist() for a in whole]
+
+
+def test_crash_is_told_from_a_lost_connection(server: Server, tmp_path: Path) -> None:
+    with connect(server.profile) as device:
+        model = device.ship(write_model(tmp_path / "m.onnx"))
+        killer = threading.Timer(0.7, _kill_agents, (server.folder,))
+        killer.start()
+        (network,) = device.compare([model], threads=1, min_rounds=5000, max_rounds=5000)
+        killer.join()
+        assert "SIGKILL" in (network.error or "")
+
+
+def _kill_agents(folder: Path) -> None:
+    for number in _agents(folder):
+        os.kill(number, signal.SIGKILL)
+
+
+def test_remote_agent_ends_with_the_connection(server: Server) -> None:
+    with connect(server.profile):
+        assert _agents(server.folder)
+        server.cut()
+        for _ in range(100):
+            if not _agents(server.folder):
+                break
+            time.sleep(0.05)
+        assert not _agents(server.folder)
+
+
+def _agents(folder: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if len(command) > 2 and str(folder).encode() in command[1] and b"python" in command[0]:
+            found.append(int(entry.parent.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        ("known_hosts", "Host key", "ssh board"),
+        ("user", "Permission denied", "ssh-copy-id"),
+        ("port", "refused", "ssh server"),
+        ("name", "resolve", "~/.ssh/config"),
+    ],
+)
+def test_unreachable_devices_say_why(
+    server: Server, tmp_path: Path, change: str, message: str, hint: str
+) -> None:
+    text = server.config.read_text()
+    if change == "known_hosts":
+        text = text.replace(f"{server.folder}/known_hosts", str(tmp_path / "nothing"))
+    elif change == "user":
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True
+        )
+        text = text.replace(f"{server.folder}/user", str(tmp_path / "other"))
+    elif change == "port":
+        text = text.replace(str(server.port), str(_free_port()))
+    else:
+        text = text.replace("127.0.0.1\n  Port", "no-such-host.invalid\n  Port")
+    config = tmp_path / "config"
+    config.write_text(text)
+    profile = msgspec.structs.replace(server.profile, ssh_config=str(config))
+    with pytest.raises(DeviceUnreachableError, match=message) as caught, connect(profile):
+        pass
+    assert "board" in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_missing_runtime_names_the_setup(server: Server, tmp_path: Path) -> None:
+    python = executable(
+        tmp_path / "python",
+        f"""#!{sys.executable}
+import sys, runpy
+sys.modules["onnxruntime"] = None
+sys.argv = sys.argv[1:]
+if sys.argv[0] == "-c":
+    exec(sys.argv[1])
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+""",
+    )
+    profile = msgspec.structs.replace(server.profile, python=python)
+    with pytest.raises(DeviceUnreachableError, match="cannot be imported") as caught, connect(profile):
+        pass
+    assert "edgenas device setup board" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("pythons", "message"),
+    [([], "no Python 3.9"), (["3.7 64 /usr/bin/python3"], "3.7"), (["3.11 32 /usr/bin/python3"], "32-bit")],
+)
+def test_unusable_pythons(pythons: list[str], message: str) -> None:
+    found = "\n".join(f"python={entry}" for entry in pythons)
+    output = f"motd\nedgenas-probe-1\nfolder=/x\nsystem=Linux aarch64\nagent=0\n{found}\nedgenas-probe-1\n"
+    with pytest.raises(DeviceUnreachableError, match=message):
+        read_probe(output, "board")
+
+
+def test_probe_runs_in_a_plain_shell(tmp_path: Path) -> None:
+    environment = {"EDGENAS_CACHE": str(tmp_path), "PATH": os.environ["PATH"]}
+    script = probe_script("agent.pyz", None)
+    done = subprocess.run(["sh"], input=script, env=environment, capture_output=True, check=True)
+    place = read_probe(done.stdout.decode(), "board")
+    assert place.folder == f"{tmp_path}/agent"
+    assert place.archive_bytes == 0
+    with pytest.raises(DeviceUnreachableError, match="does not run commands"):
+        read_probe("Last login: never", "board")
