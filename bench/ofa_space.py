@@ -66,7 +66,12 @@ class OfaSpace:
         return result
 
     def describe(self, genome: np.ndarray) -> dict[str, Any]:
-        return {choice.name: choice.options[value] for choice, value in zip(self.choices, genome, strict=True)}
+        pairs = zip(self.choices, genome, strict=True)
+        return {choice.name: choice.options[value] for choice, value in pairs}
+
+    @property
+    def option_counts(self) -> np.ndarray:
+        return np.array([len(choice.options) for choice in self.choices])
 
     def peer_sample(self, genome: np.ndarray) -> dict[str, Any]:
         """The genome in the form that ``EvolutionFinder`` works on."""
@@ -155,6 +160,8 @@ class AccuracyPredictor:
         """(N,) predicted ImageNet top-1, 0..1."""
         hidden = self.features(genomes)
         for weights, bias in self.layers[:-1]:
-            hidden = np.maximum(hidden @ weights + bias, 0.0)
+            hidden = hidden @ weights
+            hidden += bias
+            np.maximum(hidden, 0.0, out=hidden)
         weights, bias = self.layers[-1]
         return (hidden @ weights + bias)[:, 0].astype(np.float64)

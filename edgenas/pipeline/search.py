@@ -23,13 +23,11 @@ from edgenas.search.evolution import Evolution
 from edgenas.search.loop import SearchLoop
 from edgenas.search.pareto import best_first, front
 from edgenas.search.problem import Limit, Problem
-from edgenas.search.random_search import RandomSearch
-from edgenas.search.strategy import Strategy
+from edgenas.search.strategies import get_strategy
 from edgenas.search_spaces import Genomes, SearchSpace, get_space, macs, parameters
 from edgenas.workspace import Workspace
 
 DEFAULT_SPACE = "mobilenetv3-32px"
-STRATEGIES: dict[str, type[Strategy]] = {one.name: one for one in (Evolution, RandomSearch)}
 ACCURACY_SOURCES = ("auto", "supernet", "proxy")
 _SUPERNET_EVALUATIONS, _PROXY_EVALUATIONS = 120, 4000
 _FINALISTS, _MOST_FINALISTS = 6, 24
@@ -57,7 +55,7 @@ def search(
         latency_ms: hard limits; one for all devices, or one each in their order.
         device: devices; the workspace's default when empty.
         space: the search space; the supernet's, else the small-image one, when None.
-        strategy: ``evolution`` or ``random``.
+        strategy: one of ``edgenas.search.strategies.strategy_names()``.
         accuracy: ``supernet`` (needs ``checkpoint`` and ``data``), ``proxy`` (needs nothing), or
             ``auto``: the supernet where one is given.
         checkpoint: a supernet that ``train`` left.
@@ -86,8 +84,7 @@ def search(
         folder=folder or workspace.runs / _folder_name(space, devices, latency_ms),
         workspace=workspace,
     )
-    if strategy not in STRATEGIES:
-        raise UnknownNameError("strategy", strategy, STRATEGIES)
+    get_strategy(strategy)
     if _chosen_source(accuracy, checkpoint) == "supernet":
         assert checkpoint is not None
         scoring = _supernet(checkpoint, space, data, settings)
@@ -142,7 +139,7 @@ class _Search:
         evaluations = settings.evaluations or scoring.evaluations
         self._refuse_unreachable(problem)
         self.loop = SearchLoop(
-            STRATEGIES[settings.strategy](problem, seed=settings.seed, evaluations=evaluations),
+            get_strategy(settings.strategy)(problem, seed=settings.seed, evaluations=evaluations),
             self.accuracy,
             evaluations=evaluations,
             path=settings.folder / "state.json",

@@ -21,12 +21,12 @@ def improvement(points: Floats, known_front: Floats, rng: np.random.Generator) -
         rng: for three objectives and more.
     """
     if points.shape[1] == 1:
-        return np.maximum(min(known_front[:, 0].min(), 1.0) - points[:, 0], 0.0)
+        return np.asarray(np.maximum(min(known_front[:, 0].min(), 1.0) - points[:, 0], 0.0))
     if points.shape[1] == 2:
         return _strips(points, known_front)
     box = rng.random((MONTE_CARLO_POINTS, points.shape[1]))
     open_box = box[~dominates(known_front, box).any(axis=0)]
-    return dominates(points, open_box).sum(axis=1) / MONTE_CARLO_POINTS
+    return np.asarray(dominates(points, open_box).sum(axis=1) / MONTE_CARLO_POINTS)
 
 
 def _strips(points: Floats, known_front: Floats) -> Floats:
@@ -57,16 +57,16 @@ def choose_batch(
     """
     ideal, worst = known.min(axis=0), known.max(axis=0)
     span = np.maximum(1.1 * (worst - ideal), 1e-9)
-    scale_one = means.shape[1] == 1
+    single = means.shape[1] == 1
     left = np.ones(len(means), bool)
     picked: list[int] = []
     for _ in range(min(size, len(means))):
         hopeful = means - abs(rng.normal()) * deviations
         scaled = (hopeful - ideal) / span
-        gain = -hopeful[:, 0] if scale_one else improvement(scaled, (known - ideal) / span, rng)
+        gain = -hopeful[:, 0] if single else improvement(scaled, (known - ideal) / span, rng)
         gain = np.where(left, gain, -np.inf)
         best = int(np.argmax(gain))
-        if not scale_one and gain[best] <= 0:
+        if not single and gain[best] <= 0:
             best = int(np.argmin(np.where(left, scaled.max(axis=1), np.inf)))
         left[best] = False
         picked.append(best)

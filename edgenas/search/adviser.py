@@ -81,7 +81,9 @@ class Adviser:
 
     def _means(self, genomes: Genomes) -> Floats:
         columns = [
-            self._models[column].mean(genomes) if column in self._models else self._problem.metrics[name](genomes)
+            self._models[column].mean(genomes)
+            if column in self._models
+            else self._problem.metrics[name](genomes)
             for column, name in enumerate(self._problem.objectives)
         ]
         return np.stack(columns, axis=1)

@@ -40,11 +40,11 @@ def front(objectives: Floats) -> Indices:
     if not len(objectives):
         return np.zeros(0, np.intp)
     if objectives.shape[1] == 1:
-        return np.argmin(objectives[:, 0], keepdims=True)
+        return np.asarray(np.argmin(objectives[:, 0], keepdims=True))
     if objectives.shape[1] == 2:
         order = np.lexsort((objectives[:, 1], objectives[:, 0]))
         second = objectives[order, 1]
-        return order[second < np.append(np.inf, np.minimum.accumulate(second)[:-1])]
+        return np.asarray(order[second < np.append(np.inf, np.minimum.accumulate(second)[:-1])])
     _, first = np.unique(objectives, axis=0, return_index=True)
     kept: list[int] = []
     found = np.empty((0, objectives.shape[1]))
@@ -82,7 +82,9 @@ def crowding(objectives: Floats, rank: npt.NDArray[np.int64]) -> Floats:
     Source: Deb et al. 2002, III.B.
     """
     result = np.zeros(len(objectives))
-    span = np.maximum(np.ptp(objectives, axis=0), 1e-12) if len(objectives) else np.ones(1)
+    if not len(objectives):
+        return result
+    span = np.maximum(np.ptp(objectives, axis=0), 1e-12)
     for column in range(objectives.shape[1]):
         order = np.lexsort((objectives[:, column], rank))
         values, group = objectives[order, column] / span[column], rank[order]

@@ -45,14 +45,14 @@ class Strategy(ABC):
     def _propose(self, n: int) -> Genomes:
         """About ``n`` proposals, better a few more; ``ask`` removes repeats and asks again if short."""
 
-    def _learn(self, start: int) -> None:
+    def _learn(self, start: int) -> None:  # noqa: B027  most strategies live on the history alone
         """Takes in the rows of ``history`` from ``start`` on."""
 
     def _state(self) -> dict[str, Any]:
         """What the strategy holds beyond the history and the generator, as JSON values."""
         return {}
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:  # noqa: B027  most hold no more than it
         """Takes back what ``_state`` gave; the history is in place."""
 
     @final

@@ -31,9 +31,7 @@ class GenomeDistances:
         one_hot = np.zeros((n, int(self._counts.sum())))
         one_hot[np.arange(n)[:, None], self._starts + genomes] = 1.0
         steps = [np.arange(max(count - 1, 1)) for count in self._counts.tolist()]
-        columns = [
-            (genomes[:, gene, None] > step) / np.sqrt(len(step)) for gene, step in enumerate(steps)
-        ]
+        columns = [(genomes[:, gene, None] > step) / np.sqrt(len(step)) for gene, step in enumerate(steps)]
         return one_hot, np.concatenate(columns, axis=1)
 
     def between(self, first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
@@ -79,7 +77,9 @@ class GaussianProcess:
         if len(targets) >= 1.5 * self._fitted_to:
             self._fitted_to = len(targets)
             grid = itertools.product(CATEGORICAL, ORDINAL, NOISE)
-            self._parameters = max(grid, key=lambda p: _log_likelihood(_kernel(differing, ordinal, p), normal))
+            self._parameters = max(
+                grid, key=lambda p: _log_likelihood(_kernel(differing, ordinal, p), normal)
+            )
         kernel = _kernel(differing, ordinal, self._parameters)
         self._inverse = np.linalg.inv(kernel)
         self._weights = self._inverse @ normal

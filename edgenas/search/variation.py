@@ -64,7 +64,7 @@ class Variation:
         return self.repair(self.problem.space.sample(self.rng, n), rounds=300)
 
     def sample_by_rejection(self, n: int, *, rounds: int = 30) -> Genomes:
-        """Genomes spread evenly over those within the limits, up to n; repaired where rejection is hopeless."""
+        """Up to ``n`` genomes spread evenly over those within the limits; repaired if that finds none."""
         found = np.empty((0, len(self.counts)), np.int64)
         for _ in range(rounds):
             drawn = self.problem.space.sample(self.rng, n)
@@ -129,6 +129,6 @@ class Variation:
         """All canonical genomes within the limits; None where the space has more than ``at_most``."""
         if float(np.prod(self.counts.astype(np.float64))) > at_most:
             return None
-        grid = np.indices(self.counts).reshape(len(self.counts), -1).T.astype(np.int64)
+        grid = np.indices(self.counts.tolist()).reshape(len(self.counts), -1).T.astype(np.int64)
         genomes = np.unique(self.problem.space.canonical(grid), axis=0)
         return genomes[self.problem.violations(genomes) <= 0]

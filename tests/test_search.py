@@ -1,0 +1,176 @@
+"""Strategies keep their contract, a killed search goes on the same, and finalists are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgenas.errors import BudgetNotMetError, TableError, UsageError
+from edgenas.pipeline.profile import profile
+from edgenas.pipeline.search import search
+from edgenas.search.evolution import Evolution
+from edgenas.search.loop import SearchLoop
+from edgenas.search.pareto import best_first, front
+from edgenas.search.problem import Floats, Genomes, Limit, Problem
+from edgenas.search.random_search import RandomSearch
+from edgenas.search.strategy import Strategy
+from edgenas.search_spaces import get_space
+from edgenas.workspace import Workspace
+
+SPACE = get_space("nasbench-macro")
+STRATEGIES = [Evolution, RandomSearch]
+
+
+def cost(genomes: Genomes) -> Floats:
+    """A made-up latency: every gene's option adds its number, the later genes more."""
+    return 1.0 + (genomes * np.arange(1, genomes.shape[1] + 1)).sum(axis=1)
+
+
+class Weighted:
+    """A made-up accuracy that rewards what costs."""
+
+    name = "weighted"
+
+    def score(self, genomes: Genomes) -> Floats:
+        return np.asarray((genomes**0.5).sum(axis=1) / 20.0)
+
+
+def problem(limit: float = 30.0) -> Problem:
+    limits = [Limit(metric="latency_ms:toy", maximum=limit)]
+    return Problem(SPACE, metrics={"latency_ms:toy": cost}, limits=limits)
+
+
+@pytest.fixture(params=STRATEGIES, ids=lambda strategy: strategy.name)
+def kind(request: pytest.FixtureRequest) -> type[Strategy]:
+    found: type[Strategy] = request.param
+    return found
+
+
+def asked(strategy: Strategy, rounds: int) -> list[Genomes]:
+    generations = []
+    for _ in range(rounds):
+        genomes = strategy.ask()
+        scores = Weighted().score(genomes)
+        strategy.tell(genomes, strategy.problem.objective_values(genomes, {"accuracy": scores}))
+        generations.append(genomes)
+    return generations
+
+
+def test_a_seed_gives_the_same_proposals(kind: type[Strategy]) -> None:
+    one, other = (asked(kind(problem(), seed=3, evaluations=100), 4) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_nothing_is_proposed_twice_or_beyond_the_limit(kind: type[Strategy]) -> None:
+    proposed = np.concatenate(asked(kind(problem(), seed=1, evaluations=100), 6))
+    assert len(np.unique(proposed, axis=0)) == len(proposed)
+    assert (cost(proposed) <= 30.0).all()
+    assert np.array_equal(SPACE.canonical(proposed), proposed)
+
+
+def test_evolution_finds_better_than_random_at_equal_budget() -> None:
+    def best(kind: type[Strategy], seed: int) -> float:
+        strategy = kind(problem(), seed=seed, evaluations=120)
+        while len(strategy.history) < 120:
+            asked(strategy, 1)
+        return float(-strategy.history.objectives[:120, 0].min())
+
+    gains = [best(Evolution, seed) - best(RandomSearch, seed) for seed in range(4)]
+    assert np.mean(gains) > 0
+    assert min(gains) >= 0
+
+
+def loop(folder: Path, kind: type[Strategy], evaluations: int = 72) -> SearchLoop:
+    strategy = kind(problem(), seed=5, evaluations=evaluations)
+    path = folder / "state.json"
+    return SearchLoop(strategy, Weighted(), evaluations=evaluations, path=path, identity={"scores": "w"})
+
+
+def test_a_killed_search_goes_on_with_the_same_proposals(kind: type[Strategy], tmp_path: Path) -> None:
+    whole = loop(tmp_path / "whole", kind)
+    whole.run(lambda: None)
+
+    class KilledError(Exception):
+        pass
+
+    def kill() -> None:
+        raise KilledError
+
+    parts = tmp_path / "parts"
+    while len((part := loop(parts, kind)).history) < 72:
+        with pytest.raises(KilledError):
+            part.run(kill)
+    assert np.array_equal(part.history.genomes, whole.history.genomes)
+    assert np.array_equal(part.history.objectives, whole.history.objectives)
+
+
+def test_scores_of_another_search_do_not_count(tmp_path: Path) -> None:
+    loop(tmp_path, RandomSearch).run(lambda: None)
+    assert len(loop(tmp_path, Evolution).history) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_nothing_dominates_the_front_and_it_dominates_the_rest(points: list[tuple[int, int]]) -> None:
+    values = np.array(points, np.float64)
+    on_front = values[front(values)]
+    for point in values:
+        better = (on_front <= point).all(axis=1)
+        assert better.any()
+    for point in on_front:
+        assert not ((values <= point).all(axis=1) & (values < point).any(axis=1)).any()
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=2, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_what_keeps_the_limits_comes_before_what_does_not(rows: list[tuple[int, int]]) -> None:
+    objectives = np.array([[row[0]] for row in rows], np.float64)
+    violations = np.array([row[1] for row in rows], np.float64)
+    ordered = violations[best_first(objectives, violations)]
+    assert (np.diff(ordered) >= 0).all()
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with a small table of the demo's space, on this machine."""
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"))
+    profile(
+        device="local",
+        space=("mobilenetv3-demo",),
+        precision=("fp32", "int8"),
+        time_limit_s=12,
+        workspace=workspace,
+    )
+    return workspace
+
+
+def test_the_best_keeps_the_limit_by_measurement_and_is_on_disk(measured: Workspace) -> None:
+    found = search(
+        latency_ms=(5.0,), device=("local",), space="mobilenetv3-demo", evaluations=24, strategy="random",
+        workspace=measured,
+    )  # fmt: skip
+    assert found.best is not None
+    assert found.best.latency_source == "measured"
+    assert found.best.latency_ms["local"] <= 5.0
+    assert found.accuracy_source.startswith("proxy")
+    assert Path(found.path).is_file()
+
+
+def test_an_unreachable_limit_names_the_fastest(measured: Workspace) -> None:
+    with pytest.raises(BudgetNotMetError, match=r"the fastest network of 'mobilenetv3-demo' takes"):
+        search(latency_ms=(1e-6,), device=("local",), space="mobilenetv3-demo", workspace=measured)
+
+
+def test_limits_and_devices_must_fit(measured: Workspace) -> None:
+    with pytest.raises(UsageError, match="2 latency limits"):
+        search(latency_ms=(1.0, 2.0), device=("local",), space="mobilenetv3-demo", workspace=measured)
+
+
+def test_a_device_without_a_table_is_told_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="no latency table") as error:
+        search(latency_ms=(1.0,), device=("local",), space="mobilenetv3-demo", workspace=Workspace(tmp_path))
+    assert "edgenas profile" in error.value.hint
