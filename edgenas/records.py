@@ -175,6 +175,15 @@ class DeviceSummary(Record):
     virtual: bool
 
 
+class DeviceSetup(Record):
+    """What ``device setup`` installed, or the folder that it emptied."""
+
+    device: str
+    runtime: str | None = None
+    runtime_version: str | None = None
+    removed: str | None = None
+
+
 class DeviceFinding(Record):
     """One line of the doctor: what was looked at, what was found, what to do."""
 

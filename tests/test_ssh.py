@@ -18,11 +18,13 @@ import msgspec
 import pytest
 from small_models import QUICK, executable, write_images, write_model
 
-from edgenas.device_profiles import DeviceProfile
-from edgenas.errors import DeviceUnreachableError
+from edgenas.device_profiles import DeviceProfile, load_profile
+from edgenas.errors import DeviceUnreachableError, UsageError
 from edgenas.measuring import connect
 from edgenas.measuring.archive import agent_archive
 from edgenas.measuring.remote_probe import probe_script, read_probe
+from edgenas.pipeline.device_setup import device_add, device_setup
+from edgenas.workspace import Workspace
 
 _SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin")
 
@@ -281,3 +283,42 @@ def test_probe_runs_in_a_plain_shell(tmp_path: Path) -> None:
     assert place.archive_bytes == 0
     with pytest.raises(DeviceUnreachableError, match="does not run commands"):
         read_probe("Last login: never", "board")
+
+
+def test_add_names_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGENAS_CONFIG", str(tmp_path / "configuration"))
+    workspace = Workspace(tmp_path)
+    added = device_add("kitchen", profile="rpi4", host="pi@kitchen.local", workspace=workspace)
+    assert load_profile("kitchen", workspace) == added
+    assert added.facts == load_profile("rpi4", workspace).facts
+    assert device_add("rpi5", host="five", workspace=workspace).threads == 4
+    with pytest.raises(UsageError, match="ssh destination"):
+        device_add("rpi4", host="-oProxyCommand=true", workspace=workspace)
+    with pytest.raises(UsageError, match="name"):
+        device_add("../rpi4", profile="rpi4", host="pi", workspace=workspace)
+    with pytest.raises(UsageError, match="not a device that one connects to"):
+        device_add("mine", profile="local", host="pi", workspace=workspace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("internet", [True, False])
+def test_setup_installs_and_removes(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, internet: bool
+) -> None:
+    """With the device's own pip, and with wheels that are fetched here."""
+    folder = tmp_path / "device_profiles"
+    folder.mkdir()
+    (folder / "board.toml").write_text(
+        f'description = "loopback"\nconnection = "ssh"\nssh_config = "{server.config}"\n'
+    )
+    if not internet:
+        monkeypatch.setattr("edgenas.measuring.installing._installed_there", lambda *arguments: False)
+    workspace = Workspace(tmp_path)
+    done = device_setup("board", workspace=workspace)
+    assert done.runtime_version
+    with connect(load_profile("board", workspace)) as device:
+        assert device.environment.runtime_version == done.runtime_version
+        model = device.ship(write_model(tmp_path / "m.onnx"))
+        assert device.trace(model, threads=1, runs=1).kernels
+    assert device_setup("board", remove=True, workspace=workspace).removed
+    assert not (server.folder / "home" / "venv").exists()

@@ -37,10 +37,10 @@ class RemotePlace(NamedTuple):
     archive_bytes: int
 
 
-def probe_script(archive: str, python: str | None) -> bytes:
+def probe_script(archive: str, python: str | None, *, own_environment: bool = True) -> bytes:
     """The script to feed to ``sh`` on the device."""
-    own = '"$folder/../venv/bin/python"'
-    pythons = shlex.quote(python) if python else f"{own} python3 python"
+    own = '"$folder/../venv/bin/python" ' if own_environment else ""
+    pythons = shlex.quote(python) if python else f"{own}python3 python"
     return _SCRIPT.format(mark=_MARK, archive=archive, pythons=pythons).encode()
 
 

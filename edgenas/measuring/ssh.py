@@ -129,12 +129,24 @@ class SshConnection(Connection):
             self._control_command("exit")
         self._sockets.cleanup()
 
+    def place(self, *, own_environment: bool = True) -> RemotePlace:
+        """Where things are on the device.
+
+        Args:
+            own_environment: prefers the Python that ``device setup`` installed.
+
+        Raises:
+            DeviceUnreachableError: the device cannot be reached or has no usable Python.
+        """
+        name = f"agent-{agent_archive()[0]}.pyz"
+        script = probe_script(name, self.profile.python, own_environment=own_environment)
+        return read_probe(self.run("sh", given=script), self.profile.id)
+
     def _prepared(self) -> RemotePlace:
         """Looks at the device once, and puts the agent there where it is missing."""
         if self._place is None:
             digest, content = agent_archive()
-            name = f"agent-{digest}.pyz"
-            place = read_probe(self.run("sh", given=probe_script(name, self.profile.python)), self.profile.id)
+            name, place = f"agent-{digest}.pyz", self.place()
             if place.archive_bytes != len(content):
                 temporary, final = (shlex.quote(f"{place.folder}/{n}") for n in (f".{name}.part", name))
                 self.run(f"cat > {temporary} && mv {temporary} {final}", given=content)

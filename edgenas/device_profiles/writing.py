@@ -1,0 +1,56 @@
+"""Writes the profile of a device that someone has."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import msgspec
+
+from edgenas.device_profiles.loading import load_profile
+from edgenas.device_profiles.profile import ID_PATTERN, DeviceProfile
+from edgenas.errors import UsageError
+from edgenas.workspace import Workspace, configuration_folder
+
+
+def add_profile(device: str, base: str, host: str, workspace: Workspace) -> DeviceProfile:
+    """A profile like ``base`` for the device at ``host``, kept in the user's own folder.
+
+    Raises:
+        UnknownNameError: there is no profile ``base``.
+        UsageError: the name or the host cannot be one, or the base is not reached over ssh.
+    """
+    if not ID_PATTERN.fullmatch(device):
+        raise UsageError(
+            f"'{device}' cannot be a device's name: lower-case letters, digits, dots, dashes, at most 64"
+        )
+    found = load_profile(base, workspace)
+    if found.connection != "ssh" or found.virtual:
+        raise UsageError(
+            f"'{base}' is not a device that one connects to; its connection is {found.connection}"
+        )
+    try:
+        values = {**msgspec.to_builtins(found), "id": device, "host": host}
+        profile = msgspec.convert(values, DeviceProfile)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"'{host}' cannot be an ssh destination: {error}", hint="write USER@HOST") from error
+    folder = configuration_folder() / "device_profiles"
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{device}.{os.getpid()}"
+    temporary.write_text(_toml(profile), encoding="utf-8")
+    temporary.replace(folder / f"{device}.toml")
+    return profile
+
+
+def _toml(profile: DeviceProfile) -> str:
+    values = msgspec.to_builtins(profile)
+    facts = values.pop("facts")
+    lines = [f"{name} = {_value(value)}" for name, value in values.items() if value is not None]
+    for fact in facts:
+        lines += ["", "[[facts]]", *(f"{name} = {_value(value)}" for name, value in fact.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    """A string, number or boolean as TOML, whose notation for these is JSON's."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,51 @@
+"""The stages ``device add`` and ``device setup``."""
+
+from __future__ import annotations
+
+import contextlib
+
+from edgenas.device_profiles import DeviceProfile, add_profile, load_profile
+from edgenas.errors import UsageError
+from edgenas.measuring.installing import install_runtime, remove_everything
+from edgenas.measuring.ssh import SshConnection
+from edgenas.records import DeviceSetup
+from edgenas.workspace import Workspace
+
+
+def device_add(
+    device: str, *, host: str, profile: str | None = None, workspace: Workspace | None = None
+) -> DeviceProfile:
+    """Names a device that one has: a profile, and where it is reached.
+
+    Args:
+        device: the new name; its table is named after it.
+        host: the ssh destination, ``USER@HOST`` or a name of ~/.ssh/config.
+        profile: what kind of device it is; may be left out where ``device`` is a profile's name.
+
+    Raises:
+        UnknownNameError: there is no such profile.
+        UsageError: the name or the host cannot be one.
+    """
+    return add_profile(device, profile or device, host, workspace or Workspace())
+
+
+def device_setup(device: str, *, remove: bool = False, workspace: Workspace | None = None) -> DeviceSetup:
+    """Installs numpy and the runtime into a private environment on the device, or removes everything.
+
+    Raises:
+        UnknownNameError: there is no such profile.
+        UsageError: the device is this machine.
+        DeviceError: the device cannot be reached, or nothing can be installed there.
+    """
+    profile = load_profile(device, workspace or Workspace())
+    if profile.connection == "local":
+        raise UsageError(
+            f"'{device}' is this machine, and uses the environment that EdgeNAS is installed in",
+            hint=f"pip install {profile.runtime}",
+        )
+    with contextlib.closing(SshConnection(profile)) as connection:
+        if remove:
+            return DeviceSetup(device=device, removed=remove_everything(connection))
+        return DeviceSetup(
+            device=device, runtime=profile.runtime, runtime_version=install_runtime(connection)
+        )
