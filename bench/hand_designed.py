@@ -216,11 +216,8 @@ def train_cell(
     state = None
     if cell.network == "searched":
         genome = np.array(described["genome"])
-        supernet = training.Supernet(space)
-        from edgenas.training.checkpoint import load_checkpoint
-
-        loaded = load_checkpoint(folder / f"search-{cell.seed}" / "supernet.pt")
-        supernet.load_state_dict(loaded["module"])
+        path = folder / f"search-{cell.seed}" / "supernet.pt"
+        supernet = training.load_supernet(path, device=data.device, space=space)
         supernet.set_active(genome)
         supernet.calibrate(data.calibration_batches(*supernet.network.input_shape[1:]))
         network, state = supernet.network, supernet.subnet_state()

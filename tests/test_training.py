@@ -373,6 +373,17 @@ def test_diverging_says_so(space: StagedSpace, data: TrainingData, tmp_path: Pat
 # --- checkpoints and scores -------------------------------------------------------------------------
 
 
+def test_a_supernet_comes_back_from_its_checkpoint(
+    space: StagedSpace, data: TrainingData, tmp_path: Path
+) -> None:
+    trained, result = train_supernet(space, data, folder=tmp_path, budget=Budget(epochs=1), recipe=SMALL)
+    path = Path(result.checkpoint)
+    assert torch.equal(flat(trained), flat(load_supernet(path, device=CPU, space=space)))
+    other = StagedSpace(TINY, classes=4)
+    with pytest.raises(ArtifactError, match="not the one"):
+        load_supernet(path, device=CPU, space=other)
+
+
 def test_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "supernet.pt"
     with pytest.raises(ArtifactError, match="no checkpoint"):

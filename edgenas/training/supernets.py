@@ -105,8 +105,12 @@ def train_supernet(
     return supernet, result_of(epochs, space.name, data, folder / CHECKPOINT, "largest")
 
 
-def load_supernet(path: Path, *, device: torch.device) -> Supernet:
+def load_supernet(path: Path, *, device: torch.device, space: SearchSpace | None = None) -> Supernet:
     """The supernet in the checkpoint ``path``.
+
+    Args:
+        space: what it was trained for; found by the name in the checkpoint when None, which a space
+            from a user's own file does not have.
 
     Raises:
         ArtifactError: the file is missing, damaged, or its space has changed since.
@@ -114,7 +118,7 @@ def load_supernet(path: Path, *, device: torch.device) -> Supernet:
     state = load_checkpoint(path)
     if "space" not in state:
         raise ArtifactError(f"{path} holds a network, not a supernet", hint="make one: edgenas train")
-    supernet = Supernet(get_space(state["space"], classes=state["classes"]))
+    supernet = Supernet(space or get_space(state["space"], classes=state["classes"]))
     try:
         supernet.load_state_dict(state["module"])
     except RuntimeError as error:
