@@ -59,7 +59,8 @@ def traced(
     if weight is not None:
         inputs.append(TensorType(dtype="float", shape=weight))  # type: ignore[arg-type]
     return TracedKernel(
-        name=f"{layer}/{part}_nchwc", layer=layer, kind=kind, domain="com.microsoft.nchwc", attributes=attributes,
+        name=f"{layer}/{part}_nchwc", layer=layer, kind=kind,
+        domain="com.microsoft.nchwc", attributes=attributes,
         inputs=tuple(inputs), outputs=(TensorType(dtype="float", shape=shape_out),), latency_ms=0.0,
     )  # fmt: skip
 
@@ -179,7 +180,8 @@ def test_families_tell_depthwise_from_dense_and_pointwise() -> None:
 def test_macs_of_a_convolution_and_a_product() -> None:
     conv = spec_of(traced("c", "a", (1, 8, 10, 10), (1, 16, 10, 10), group=1, kernel_shape=[3, 3]))
     assert macs_of(conv) == 16 * 8 * 9 * 100
-    product = KernelSpec(kind="MatMul", layout="", attributes={}, inputs=(TensorType(dtype="float", shape=(4, 6)),),
+    product = KernelSpec(kind="MatMul", layout="", attributes={},
+                         inputs=(TensorType(dtype="float", shape=(4, 6)),),
                          outputs=(TensorType(dtype="float", shape=(4, 5)),))  # fmt: skip
     assert macs_of(product) == 4 * 5 * 6
 

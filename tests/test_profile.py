@@ -31,7 +31,8 @@ from edgenas.pipeline.profile import profile
 from edgenas.workspace import Workspace
 profile_plan._LEAST, profile_plan._MOST = 12, {"fp32": 12, "int8": 12}
 profile(
-    device="local", space=("mobilenetv3-demo",), precision=("fp32",), threads=1, workspace=Workspace(sys.argv[1])
+    device="local", space=("mobilenetv3-demo",), precision=("fp32",), threads=1,
+    workspace=Workspace(sys.argv[1]),
 )
 """
 
@@ -112,7 +113,7 @@ def test_only_the_batch_may_be_dynamic(tmp_path: Path, model: Path) -> None:
 def test_a_broken_model_is_an_error_before_anything_is_measured(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="broken.onnx"):
+    with pytest.raises(ModelError, match=r"broken\.onnx"):
         profile(device="local", model=(path,), workspace=Workspace(tmp_path))
     assert not (tmp_path / "latency_tables").exists()
 
