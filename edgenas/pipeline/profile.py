@@ -82,15 +82,15 @@ def profile(
         LatencyTable.open(workspace.table_path(device), create=True, device=device) as table,
     ):
         target = Target.of(agent.environment, device_profile.int8_scheme)
-        plan = _plan(tuple(space), models, tuple(dict.fromkeys(precision)), target, seed)
+        plan = make_plan(tuple(space), models, tuple(dict.fromkeys(precision)), target, seed)
         table.begin_run(f"profile {device} {' '.join([*space, *map(str, model)])}".strip())
         end = None if time_limit_s is None else started + time_limit_s
-        measuring = _Measuring(agent, table, threads or agent.threads, end, np.random.default_rng(seed))
+        measuring = Measuring(agent, table, threads or agent.threads, end, np.random.default_rng(seed))
         measuring.measure(plan)
         return _result(measuring, plan, elapsed_s=time.monotonic() - started)
 
 
-def _plan(
+def make_plan(
     spaces: tuple[str, ...],
     models: list[PlannedNetwork],
     precisions: tuple[Precision, ...],
@@ -111,8 +111,8 @@ def _plan(
 
 
 @dataclass
-class _Measuring:
-    """Measures a plan into a table and counts."""
+class Measuring:
+    """Measures plans into a table and counts. ``end`` is when to stop, by the monotonic clock."""
 
     agent: Agent
     table: LatencyTable
@@ -219,7 +219,7 @@ class _Measuring:
         self._traced.add(sha)
 
 
-def _result(measuring: _Measuring, plan: Sequence[PlannedNetwork], *, elapsed_s: float) -> ProfileResult:
+def _result(measuring: Measuring, plan: Sequence[PlannedNetwork], *, elapsed_s: float) -> ProfileResult:
     table, agent = measuring.table, measuring.agent
     observations = observe(table, threads=measuring.threads, fingerprint=measuring.fingerprint)
     predictor = LatencyPredictor.fit_to(observations, observations.with_role("fit"))

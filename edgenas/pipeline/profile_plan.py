@@ -183,17 +183,21 @@ def plan_kernels(precision: Precision, target: Target, *, seed: int) -> list[Pla
 
 
 def plan_space(
-    space: SearchSpace, precision: Precision, target: Target, *, seed: int
+    space: SearchSpace, precision: Precision, target: Target, *, seed: int, held_out: int | None = None
 ) -> list[PlannedNetwork]:
-    """Networks that show every layer of ``space`` several times, and others that only judge."""
+    """Networks that show every layer of ``space`` several times, and others that only judge.
+
+    ``held_out`` is how many of the others; one network in five when None.
+    """
     rng = np.random.default_rng([seed, precision == "int8"])
-    chosen = cover(space, _sampler(space, precision), least=_LEAST, most=_MOST[precision], rng=rng).genomes
-    held_out = _fresh(space, precision, chosen, len(chosen) // (_HELD_OUT_EVERY - 1), rng)
+    sampler = _Sampler(space, precision)
+    chosen = cover(space, sampler, least=_LEAST, most=_MOST[precision], rng=rng).genomes
+    judging = _fresh(sampler, chosen, held_out or len(chosen) // (_HELD_OUT_EVERY - 1), rng)
     networks = [
         *_numbered(space, precision, target, "fit", chosen),
-        *_numbered(space, precision, target, "held-out", held_out),
+        *_numbered(space, precision, target, "held-out", judging),
     ]
-    order = sorted(range(len(networks)), key=lambda index: _turn(index, len(chosen), len(held_out)))
+    order = sorted(range(len(networks)), key=lambda index: _turn(index, len(chosen), len(judging)))
     return [networks[index] for index in order]
 
 
@@ -237,26 +241,20 @@ class _Sampler:
         return self._space.canonical(genomes)
 
 
-def _sampler(space: SearchSpace, precision: Precision) -> _Sampler:
-    return _Sampler(space, precision)
-
-
-def _fresh(
-    space: SearchSpace, precision: Precision, taken: Ints, count: int, rng: np.random.Generator
-) -> Ints:
+def _fresh(sampler: _Sampler, taken: Ints, count: int, rng: np.random.Generator) -> Ints:
     """Random genomes that are not among those taken."""
-    drawn = np.unique(_sampler(space, precision)(rng, 4 * count + 4), axis=0)
+    drawn = np.unique(sampler(rng, 4 * count + 4), axis=0)
     known = {tuple(genome) for genome in taken.tolist()}
     fresh = [genome for genome in drawn.tolist() if tuple(genome) not in known]
     order = rng.permutation(len(fresh))[:count]
     return np.array([fresh[index] for index in order], np.int64).reshape(-1, taken.shape[1])
 
 
-def plan_models(paths: Sequence[Path]) -> list[PlannedNetwork]:
+def plan_models(paths: Sequence[Path], *, role: Role = "fit") -> list[PlannedNetwork]:
     """The ONNX files themselves; read once so that a bad one is found before anything is measured."""
     for path in paths:
         with_batch_one(read_model(path), path)
-    return [FileNetwork(path.stem, path) for path in paths]
+    return [FileNetwork(path.stem, path, role=role) for path in paths]
 
 
 def interleaved(plans: Sequence[Sequence[PlannedNetwork]]) -> list[PlannedNetwork]:
