@@ -436,9 +436,9 @@ def validate(**options: Any) -> Any:
 @device_option
 @click.option("--update", is_flag=True, help="Accept the models as the new baseline.")
 @click.option("--data", help="Labelled images, to judge accuracy too.")
-@click.option("--markdown-to", type=EXISTING, help="Write a summary for a pull request.")
-@click.option("--junit-to", type=EXISTING, help="Write JUnit XML.")
-@click.option("--json-to", type=EXISTING, help="Write the result as JSON.")
+@click.option("--markdown", "markdown_to", type=EXISTING, help="Write a summary for a pull request.")
+@click.option("--junit", "junit_to", type=EXISTING, help="Write JUnit XML.")
+@click.option("--json-file", "json_to", type=EXISTING, help="Write the result as JSON.")
 @threads_option
 def check(**options: Any) -> Any:
     """Fail when models became larger, slower or worse than their baseline.
