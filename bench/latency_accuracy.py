@@ -181,18 +181,16 @@ def forest_times(observations: Observations) -> dict[str, float]:
 
 
 def show(results: dict[str, dict[str, object]]) -> None:
-    print(
-        f"{'cell':42}{'way':26}{'n':>4}{'±5 %':>8}{'±10 %':>8}{'RMSPE':>8}{'rho':>7}{'tau':>7}{'90 %':>7}{'device s':>10}"
-    )
+    headings = ("±5 %", "±10 %", "RMSPE", "rho", "tau", "90 %", "device s")
+    print(f"{'cell':42}{'way':26}{'n':>4}" + "".join(f"{heading:>9}" for heading in headings))
     for name, found in results.items():
         count = len(found["samples"]["measured_ms"])
         for way, one in {**found["ways"], "device against itself": found["repeatability"]}.items():
-            held = f"{found['error']['interval_coverage']:7.2f}" if way == "edgenas" else " " * 7
-            seconds = f"{found['device_seconds']:10.0f}" if way == "edgenas" else ""
-            print(
-                f"{name if way == 'edgenas' else '':42}{way:26}{count:4}{one['within_5']:8.1%}{one['within_10']:8.1%}"
-                f"{one['rmspe']:8.1%}{one['spearman']:7.3f}{one['kendall']:7.3f}{held}{seconds}"
-            )
+            numbers = [f"{one[key]:9.1%}" for key in ("within_5", "within_10", "rmspe")]
+            numbers += [f"{one[key]:9.3f}" for key in ("spearman", "kendall")]
+            if way == "edgenas":
+                numbers += [f"{found['error']['interval_coverage']:9.2f}", f"{found['device_seconds']:9.0f}"]
+            print(f"{name if way == 'edgenas' else '':42}{way:26}{count:4}" + "".join(numbers))
 
 
 def main() -> int:

@@ -159,7 +159,8 @@ def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert verify(workspace.table_path("local"), device="local").intact
     subprocess.run(command, check=True, timeout=120)
     counted = rows(workspace)
-    assert len(counted) == 30 and set(counted.values()) == {1}
+    planned = [key for key in counted if key[1] < 2]  # a third pass follows where the first two differ
+    assert len(planned) == 30 and set(counted.values()) == {1}
 
 
 def _wait_for_rows(workspace: Workspace, count: int, process: subprocess.Popen[bytes]) -> None:

@@ -155,23 +155,26 @@ def _measured(
 def _pooled(network: NetworkRow, structure: TraceRow, rows: list[LatencyRow]) -> MeasuredNetwork:
     found = [row.statistics for row in rows if row.statistics is not None]
     rounds = tuple(value for one in found for value in one.rounds_ms)
-    latency = _median(rounds) if rounds else _median(tuple(one.latency_ms for one in found))
+    passes = tuple(one.latency_ms for one in found)
+    latency = _median(rounds or passes)
     return MeasuredNetwork(
         network=network,
         kernels=Counter(sample.kernel for sample in structure.kernels),
         latency_ms=latency,
-        relative_noise=_relative_noise(rounds, latency),
+        relative_noise=_relative_noise(rounds, passes, latency),
         rounds_ms=rounds,
-        passes_ms=tuple(one.latency_ms for one in found),
+        passes_ms=passes,
     )
 
 
-def _relative_noise(rounds: tuple[float, ...], latency: float) -> float:
-    """Standard error of the median of the rounds, relative, by their interquartile range."""
+def _relative_noise(rounds: tuple[float, ...], passes: tuple[float, ...], latency: float) -> float:
+    """Standard error of the median of the rounds, relative; at least what the passes differ by."""
     if len(rounds) < 4:
         return 0.05
     low, high = np.quantile(rounds, [0.25, 0.75])
-    return float(0.93 * (high - low) / np.sqrt(len(rounds)) / latency)
+    within = 0.93 * (high - low) / np.sqrt(len(rounds))
+    between = np.std(passes) / np.sqrt(len(passes))
+    return float(max(within, between) / latency)
 
 
 def _median(values: Sequence[float]) -> float:

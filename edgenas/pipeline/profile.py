@@ -37,6 +37,7 @@ from edgenas.workspace import Workspace
 DEFAULT_SPACES = ("mobilenetv3-32px", "residual-32px")
 
 _PASSES = 2  # every network is measured in two batches far apart in time: drift shows, and averages out
+_DISTURBED = 0.03  # passes that differ by more are followed by another one
 _BATCH = 10
 _TRACE_RUNS = 40
 _ROUNDS = {"min_rounds": 6, "max_rounds": 20}
@@ -126,6 +127,7 @@ class Measuring:
     _sha_by_recipe: dict[str, str] = field(default_factory=dict)
     _passes: set[tuple[str, int]] = field(default_factory=set)
     _traced: set[str] = field(default_factory=set)
+    _latency_ms: dict[tuple[str, int], float] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -142,8 +144,10 @@ class Measuring:
             track(f"Measuring on {self.agent.profile.id}", total) as task,
             tempfile.TemporaryDirectory(prefix="edgenas-") as folder,
         ):
-            for number in range(_PASSES):
+            for number in range(_PASSES + 1):
                 order = plan if number == 0 else [plan[i] for i in self.rng.permutation(len(plan))]
+                if number == _PASSES:
+                    order = [network for network in order if self._disagrees(network)]
                 for batch in batches(order, _BATCH):
                     if self._time_is_up():
                         warn("the time limit is reached; the same command goes on from here")
@@ -157,12 +161,16 @@ class Measuring:
             for sha, row in self.table.networks().items()
             if "recipe" in row.facts
         }
-        self._passes = {
-            (row.model_sha256, row.pass_number)
-            for row in self.table.latencies(fingerprint=self.fingerprint, threads=self.threads)
-        }
+        for row in self.table.latencies(fingerprint=self.fingerprint, threads=self.threads):
+            self._note(row.measured(), row.pass_number)
         traces = self.table.traces(fingerprint=self.fingerprint, threads=self.threads)
         self._traced = {row.model_sha256 for row in traces}
+
+    def _disagrees(self, network: PlannedNetwork) -> bool:
+        """Whether the passes differ so much that the device was disturbed in one of them."""
+        sha = self._sha_by_recipe.get(network.recipe(), "")
+        found = [self._latency_ms.get((sha, number), 0.0) for number in range(_PASSES)]
+        return min(found) > 0 and max(found) > (1.0 + _DISTURBED) * min(found)
 
     def _time_is_up(self) -> bool:
         return self.end is not None and time.monotonic() > self.end
@@ -199,11 +207,16 @@ class Measuring:
         return sha
 
     def _count(self, latency: NetworkLatency, number: int) -> None:
-        self._passes.add((latency.model_sha256, number))
+        self._note(latency, number)
         if latency.error is not None:
             self.failed += 1
         elif number == 0:
             self.measured += 1
+
+    def _note(self, latency: NetworkLatency, number: int) -> None:
+        self._passes.add((latency.model_sha256, number))
+        if latency.statistics is not None:
+            self._latency_ms[latency.model_sha256, number] = latency.statistics.latency_ms
 
     def _trace(self, sha: str, network: PlannedNetwork) -> None:
         """Times the kernels in place; of a held-out network only its structure is looked at."""
