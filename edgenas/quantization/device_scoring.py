@@ -14,7 +14,7 @@ from edgenas.measuring import Agent
 from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.outputs import Outputs, OutputScore, ReferenceOutputs
 from edgenas.quantization.trials import TrialStore, key_of
-from edgenas.records import LatencyStatistics, NetworkLatency, Record
+from edgenas.records import KernelTrace, LatencyStatistics, NetworkLatency, Record
 
 SHARD_BYTES = 32 * 2**20
 
@@ -65,6 +65,16 @@ class Scorer:
             self._references[samples.sha256] = ReferenceOutputs(folder, outputs)
         return self._references[samples.sha256]
 
+    def reference_classes(self, samples: Inputs) -> tuple[int, ...]:
+        """The class that the float model gives each sample on the device; empty for other models."""
+        key = self._key("classes", self.float_sha256, samples.sha256)
+        known = self.store.get(key, _Classes)
+        if known is None:
+            reference = self.reference(samples)
+            known = _Classes(classes=tuple(reference.predictions) if reference.classifies else ())
+            self.store.put(key, known, note="float model")
+        return known.classes
+
     def score(self, model: Path, samples: Inputs, *, name: str, optimized: bool = True) -> Answer:
         """The candidate's outputs on the device against the float model's; a failure is an answer."""
         content = self.agent.ship(model)
@@ -100,6 +110,20 @@ class Scorer:
             self.store.put(key, known, note=purpose)
         return list(known.latencies)
 
+    def trace(self, model: Path) -> KernelTrace:
+        """The model's kernels on the device, with their times.
+
+        Raises:
+            MeasurementError: the device cannot run or trace it.
+        """
+        content = self.agent.ship(model)
+        key = self._key("trace", content)
+        known = self.store.get(key, KernelTrace)
+        if known is None:
+            known = self.agent.trace(content, threads=self.threads)
+            self.store.put(key, known, note="trace")
+        return known
+
     def _key(self, *parts: object) -> str:
         return key_of(self.agent.profile.id, self.agent.environment.fingerprint(), self.threads, *parts)
 
@@ -120,6 +144,10 @@ class Scorer:
             np.save(path, array)
             shipped[name] = self.agent.ship(path)
         return shipped
+
+
+class _Classes(Record):
+    classes: tuple[int, ...]
 
 
 class _Batch(Record):

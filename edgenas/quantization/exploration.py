@@ -11,20 +11,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgenas.errors import ModelError
-from edgenas.progress import Task
+from edgenas.errors import MeasurementError, ModelError
+from edgenas.progress import Task, warn
 from edgenas.quantization.device_scoring import Scorer, latency_of
 from edgenas.quantization.inputs import Inputs
+from edgenas.quantization.kernel_costs import segment_costs
+from edgenas.quantization.knapsack import assignments, chosen
 from edgenas.quantization.outputs import OutputScore
 from edgenas.quantization.packing import write_model
 from edgenas.quantization.placement import GATES
 from edgenas.quantization.quantizer import Quantizer
-from edgenas.quantization.schemes import CALIBRATIONS, QuantizationScheme, first_schemes, replaced
+from edgenas.quantization.schemes import (
+    CALIBRATIONS,
+    QuantizationScheme,
+    first_schemes,
+    replaced,
+    with_float_layers,
+)
+from edgenas.quantization.segments import segments_of
+from edgenas.quantization.sensitivity import squared_errors
 from edgenas.quantization.trials import key_of
+from edgenas.records import KernelTrace
 
 SCREENING_ROUNDS = 12
 AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
 MUCH_NEARER = 0.6  # a slower scheme is looked at further where its distance is below this factor
+WORTH_IT = 0.98  # a correction must bring outputs this much nearer
+FEWEST_SEGMENTS = 3
+MIXTURES = 5
 FORMAT = 1  # of what a candidate's bytes depend on beside scheme and inputs; raised when code changes them
 
 
@@ -139,10 +153,42 @@ class Explorer:
             best = self._nearer(best, replaced(best.scheme, equalized=True), task)
         return self._nearer(best, replaced(best.scheme, refined_rounding=True), task)
 
+    def mix(self, base: Candidate, task: Task) -> list[Candidate]:
+        """Mixtures of float and the kernels of ``base``, by measured kernel latency and sensitivity."""
+        graph, scheme = self.quantizer.graph, base.scheme
+        segments = segments_of(graph)
+        if len(segments) < FEWEST_SEGMENTS:
+            return []
+        try:
+            costs = segment_costs(graph, segments, *self._traces(base))
+        except MeasurementError as error:
+            warn(f"mixed precision is left out: {error.message}")
+            return []
+        errors = squared_errors(self.quantizer, scheme, segments, self.screening)
+        integer = self.quantizer.placement(scheme).integer
+        everything = [any(name in integer for name in segment.nodes) for segment in segments]
+        mixtures = []
+        for assignment in chosen(assignments(costs, errors), MIXTURES, everything=everything):
+            floats = [
+                name
+                for segment, on_integers in zip(segments, assignment.integer, strict=True)
+                for name in ([] if on_integers else segment.nodes)
+            ]
+            mixtures.append(self.screen(with_float_layers(scheme, floats, "mixed")))
+            task.advance(note=mixtures[-1].name)
+        self.measure([c for c in mixtures if c.error is None], f"mixtures of {scheme.name}")
+        return mixtures
+
+    def _traces(self, base: Candidate) -> tuple[KernelTrace, KernelTrace]:
+        """Kernels of the prepared float model and of ``base`` on the device."""
+        prepared = self.folder / f"{self.scorer.float_sha256[:16]}-prepared.onnx"
+        write_model(self.quantizer.float_model, prepared)
+        return self.scorer.trace(prepared), self.scorer.trace(base.path)
+
     def _nearer(self, best: Candidate, scheme: QuantizationScheme, task: Task) -> Candidate:
         candidate = self.screen(scheme, best.latency_ms)
         task.advance(note=scheme.name)
-        return candidate if candidate.distance < best.distance else best
+        return candidate if candidate.distance < WORTH_IT * best.distance else best
 
     def _path(self, scheme: QuantizationScheme) -> Path:
         made_of = (FORMAT, scheme.to_json(), self.quantizer.inputs.sha256, self.scorer.float_sha256)

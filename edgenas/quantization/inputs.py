@@ -83,8 +83,8 @@ class ArrayInputs(Inputs):
         self, arrays: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None = None
     ) -> None:
         counts = {name: len(array) for name, array in arrays.items()}
-        if len(set(counts.values())) != 1 or 0 in counts.values():
-            raise DataError(f"the inputs have different numbers of samples, or none: {counts}")
+        if len(set(counts.values())) != 1:
+            raise DataError(f"the inputs have different numbers of samples: {counts}")
         self.arrays, self.labels = dict(arrays), labels
 
     def __len__(self) -> int:
@@ -125,6 +125,9 @@ def load_arrays(path: Path, wanted: Sequence[str]) -> ArrayInputs:
             f"{path} has {', '.join(sorted(arrays))}; the model also wants {', '.join(missing)}",
             hint="an .npz file for a model with several inputs is keyed by their names",
         )
+    empty = [name for name in wanted if arrays[name].ndim == 0 or len(arrays[name]) == 0]
+    if empty:
+        raise DataError(f"{path} has no samples for the input {empty[0]}")
     labels = arrays["labels"].astype(np.int64) if "labels" in arrays else None
     return ArrayInputs({name: arrays[name] for name in wanted}, labels)
 

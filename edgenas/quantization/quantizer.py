@@ -24,7 +24,7 @@ from edgenas.quantization.parameters import (
 from edgenas.quantization.placement import MOVING, WEIGHTED, Placement, place
 from edgenas.quantization.preparation import finish, prepare
 from edgenas.quantization.rounding import refined_weights
-from edgenas.quantization.schemes import QuantizationScheme
+from edgenas.quantization.schemes import QuantizationScheme, replaced
 
 METADATA = "edgenas.quantization"
 
@@ -45,6 +45,7 @@ class Quantizer:
         self.inputs = inputs
         self.facts = dict(facts or {})
         self.float_model = prepare(model)
+        self._plans: dict[str, Plan] = {}
         self._variants: dict[bool, tuple[Graph, Calibration]] = {}
 
     def placement(self, scheme: QuantizationScheme) -> Placement:
@@ -66,7 +67,22 @@ class Quantizer:
         return equalize(copy_model(self.float_model)) > 0
 
     def plan(self, scheme: QuantizationScheme) -> Plan:
-        """All numbers of ``scheme``."""
+        """All numbers of ``scheme``.
+
+        What a layer's numbers are does not depend on which other layers stay float, so they are made
+        once for all of them.
+        """
+        graph, calibration = self._variant(scheme.equalized)
+        complete = self._complete_plan(replaced(scheme, float_layers=(), label=""))
+        if not scheme.float_layers:
+            return complete
+        plan = Plan(scheme, place(graph, scheme), weights=complete.weights, biases=complete.biases)
+        _plan_activations(graph, calibration, plan)
+        return plan
+
+    def _complete_plan(self, scheme: QuantizationScheme) -> Plan:
+        if scheme.name in self._plans:
+            return self._plans[scheme.name]
         graph, calibration = self._variant(scheme.equalized)
         plan = Plan(scheme, place(graph, scheme))
         _plan_activations(graph, calibration, plan)
@@ -75,6 +91,7 @@ class Quantizer:
             plan.weights.update(refined_weights(graph, plan, self.inputs))
         if scheme.bias_corrected:
             plan.biases.update(corrected_biases(graph, plan, self.inputs))
+        self._plans[scheme.name] = plan
         return plan
 
     def quantize(self, scheme: QuantizationScheme) -> onnx.ModelProto:

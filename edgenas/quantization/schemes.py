@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -48,7 +49,8 @@ class QuantizationScheme(Record):
         parts += [self.calibration]
         parts += [word for flag, word in self._flags() if flag]
         if self.float_layers:
-            parts.append(f"{self.label or 'float'}{len(self.float_layers)}")
+            digest = hashlib.sha256(repr(self.float_layers).encode()).hexdigest()[:4]
+            parts.append(f"{self.label or 'mixed'}{len(self.float_layers)}.{digest}")
         return "-".join(parts)
 
     def _flags(self) -> tuple[tuple[bool, str], ...]:

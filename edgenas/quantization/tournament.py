@@ -80,10 +80,10 @@ class Tournament:
     def _explore(self, start_float_layers: Sequence[str], task: Task) -> None:
         tried = self._explorer.types(task, start_float_layers)
         for base in self._explorer.bases(tried):
-            self._explorer.refine(base, task)
+            self._explorer.mix(self._explorer.refine(base, task), task)
 
     def _finalists(self) -> list[Candidate]:
-        """Those that none beats in both distance and latency, the nearest and the fastest first of all.
+        """Those that none beats in both distance and latency, and the nearest that is integer throughout.
 
         Schemes with the same kernels have the same latency here; the nearest stands for them.
         """
@@ -94,10 +94,13 @@ class Tournament:
         for candidate in sorted(usable, key=lambda c: (c.latency_ms, c.distance)):
             if not front or candidate.distance < SAVING * front[-1].distance:
                 front.append(candidate)
-        if len(front) <= FINALISTS:
-            return front
-        chosen = np.unique(np.linspace(0, len(front) - 1, FINALISTS).round().astype(int))
-        return [front[i] for i in chosen]
+        if len(front) > FINALISTS:
+            chosen = np.unique(np.linspace(0, len(front) - 1, FINALISTS).round().astype(int))
+            front = [front[i] for i in chosen]
+        complete = min(
+            (c for c in usable if not c.scheme.float_layers), key=lambda c: c.distance, default=None
+        )
+        return front if complete is None or complete in front else [*front, complete]
 
     def _affordable(self) -> Inputs:
         """As many selection samples as a minute of the device allows."""
@@ -125,9 +128,9 @@ class Tournament:
     def _outcome(
         self, finalists: Sequence[Candidate], scores: dict[str, OutputScore], selection: Inputs
     ) -> Outcome:
-        reference = self._explorer.scorer.reference(selection)
-        labels = selection.labels if reference.classifies else None
-        float_accuracy = None if labels is None else float(np.mean(np.array(reference.predictions) == labels))
+        classes = self._explorer.scorer.reference_classes(selection)
+        labels = selection.labels if classes else None
+        float_accuracy = None if labels is None else float(np.mean(np.array(classes) == labels))
         judged = {}
         for candidate in finalists:
             score = scores[candidate.name]
@@ -137,7 +140,7 @@ class Tournament:
                 candidate.latency_ms,
                 None if labels is None else float(np.mean(np.array(score.predictions) == labels)),
                 score.distance,
-                estimated_drop(score, reference.predictions, labels),
+                estimated_drop(score, classes, labels),
             )
         limits = Limits(self._max_drop, self._explorer.float_latency_ms, self._latency_ms)
         verdict = decide(list(judged.values()), limits, float_accuracy=float_accuracy)
@@ -146,7 +149,7 @@ class Tournament:
             self._explorer.float_latency_ms, float_accuracy, len(selection),
         )  # fmt: skip
         if labels is not None and verdict.winner is not None:
-            lost, won = changes(scores[verdict.winner].predictions, reference.predictions, labels)
+            lost, won = changes(scores[verdict.winner].predictions, classes, labels)
             p_value = paired_p_value(lost, won)
             outcome.notes.append(
                 f"paired on {len(labels)} selection images: {lost} lost, {won} won (p = {p_value:.2g})"

@@ -1,0 +1,517 @@
+"""The quantization room: checks, statistics, rewrites, emission, corrections, decision."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from edgenas.errors import ArtifactError, DataError, ModelError, UsageError
+from edgenas.quantization.calibration import calibrate
+from edgenas.quantization.decision import Judged, Limits, decide, estimated_drop, paired_p_value
+from edgenas.quantization.equalization import equalize
+from edgenas.quantization.graph import Graph, copy_model
+from edgenas.quantization.inputs import ArrayInputs, load_arrays
+from edgenas.quantization.kernel_costs import SegmentCosts
+from edgenas.quantization.knapsack import assignments
+from edgenas.quantization.model_checks import check_quantizable, load_model
+from edgenas.quantization.outputs import OutputScore, ReferenceOutputs
+from edgenas.quantization.preparation import prepare
+from edgenas.quantization.quantizer import Quantizer
+from edgenas.quantization.ranges import METHODS, find_range
+from edgenas.quantization.reference_run import run_batches
+from edgenas.quantization.samples import parse_options, spread, suspicious
+from edgenas.quantization.schemes import QuantizationScheme, first_schemes, with_float_layers
+from edgenas.quantization.segments import segments_of
+from edgenas.quantization.statistics import Histogram
+from edgenas.quantization.trials import TrialStore
+from tests.quantization_models import (
+    ModelWriter,
+    chain_model,
+    distance,
+    fused_kinds,
+    outputs,
+    residual_model,
+    samples,
+)
+
+INPUTS = ArrayInputs({"input": samples(48)})
+UNSEEN = samples(64, seed=9)
+
+
+@pytest.fixture(scope="module")
+def residual() -> Quantizer:
+    return Quantizer(residual_model(), INPUTS)
+
+
+def _saved(model, path):
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+# --- models that are refused ----------------------------------------------------------------------
+
+
+def test_a_corrupt_file_is_one_clear_error(tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"this is not a protocol buffer \x00\xff" * 20)
+    with pytest.raises(ModelError, match=r"broken\.onnx is not an ONNX model"):
+        load_model(path)
+    with pytest.raises(ModelError, match="cannot read"):
+        load_model(tmp_path / "absent.onnx")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
+    model = chain_model()
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight.flat[3] = value
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "conv0_w"))
+    path = _saved(model, tmp_path / "nan.onnx")
+    with pytest.raises(ModelError, match="1 of 216 values of the weight 'conv0_w' are NaN or infinite"):
+        check_quantizable(load_model(path), path)
+
+
+def test_a_quantized_model_is_refused(tmp_path, residual):
+    path = _saved(residual.quantize(QuantizationScheme()), tmp_path / "int8.onnx")
+    with pytest.raises(ModelError, match="already quantized"):
+        check_quantizable(load_model(path), path)
+
+
+def test_a_dynamic_dimension_names_the_command_that_fixes_it(tmp_path):
+    w = ModelWriter()
+    model = w.model(w.conv("input", "conv", 3, 4), shape=(3, "height", 8))
+    path = _saved(model, tmp_path / "dynamic.onnx")
+    with pytest.raises(ModelError, match="dimension 2") as caught:
+        check_quantizable(load_model(path), path)
+    assert "make_dynamic_shape_fixed --dim_param height" in caught.value.hint
+
+
+def test_external_weights_must_lie_in_the_models_folder(tmp_path):
+    model = chain_model()
+    (tmp_path / "inner").mkdir()
+    path = tmp_path / "inner" / "model.onnx"
+    onnx.save(model, str(path), save_as_external_data=True, location="weights", size_threshold=0)
+    assert load_model(path).graph.initializer[0].raw_data
+    parsed = onnx.load(str(path), load_external_data=False)
+    parsed.graph.initializer[0].external_data[0].value = "../../secret"
+    _saved(parsed, path)
+    with pytest.raises(ModelError, match="outside its own folder"):
+        load_model(path)
+
+
+# --- statistics -----------------------------------------------------------------------------------
+
+floats = st.floats(-1e4, 1e4, width=32)
+
+
+@given(st.lists(floats, min_size=1, max_size=200), st.integers(1, 199))
+@settings(max_examples=60, deadline=None)
+def test_merged_histograms_are_what_one_pass_gives(values, cut):
+    array = np.array(values, np.float32)
+    whole, first, second = Histogram(), Histogram(), Histogram()
+    whole.add(array)
+    first.add(array[:cut])
+    second.add(array[cut:])
+    first.merge(second)
+    assert (first.low, first.high, first.exponent) == (whole.low, whole.high, whole.exponent)
+    np.testing.assert_array_equal(first.counts, whole.counts)
+    assert whole.counts.sum() == len(array)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@given(values=st.lists(floats, min_size=1, max_size=100))
+@settings(max_examples=25, deadline=None)
+def test_every_range_holds_zero_and_stays_within_the_values(method, values):
+    histogram = Histogram()
+    histogram.add(np.array(values, np.float32))
+    low, high = find_range(histogram, method)
+    assert min(*values, 0.0) - 1e-3 <= low <= 0 <= high <= max(*values, 0.0) + 1e-3
+
+
+def test_percentiles_leave_out_a_lonely_outlier():
+    histogram = Histogram()
+    values = np.random.default_rng(0).normal(0, 1, 200_000).astype(np.float32)
+    histogram.add(np.append(values, np.float32(60)))
+    assert find_range(histogram, "minmax")[1] == 60
+    assert find_range(histogram, "percentile")[1] < 6
+
+
+def test_the_memory_of_calibration_does_not_grow_with_the_samples():
+    model = prepare(chain_model())
+    few, many = (calibrate(model, ArrayInputs({"input": samples(n)})) for n in (4, 400))
+    assert few.histograms.keys() == many.histograms.keys()
+    assert {h.counts.nbytes for h in many.histograms.values()} == {
+        h.counts.nbytes for h in few.histograms.values()
+    }
+
+
+def test_batches_are_bounded_and_complete():
+    found = [
+        values["logits"]
+        for values in run_batches(_named_output(), ["logits"], ArrayInputs({"input": samples(70)}))
+    ]
+    assert [len(batch) for batch in found] == [1, 32, 32, 5]
+
+
+def _named_output():
+    model = prepare(chain_model())
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "logits"
+    return model
+
+
+def test_samples_of_the_wrong_shape_are_a_data_error():
+    with pytest.raises(DataError, match=r"\['N', 3, 8, 8\], the samples have the shape \[3, 9, 8\]"):
+        calibrate(prepare(chain_model()), ArrayInputs({"input": np.zeros((4, 3, 9, 8), np.float32)}))
+
+
+def test_activations_that_are_not_finite_are_named():
+    bad = samples(4)
+    bad[2, 0, 0, 0] = np.inf
+    with pytest.raises(ModelError, match="'input' is NaN or infinite"):
+        calibrate(prepare(chain_model()), ArrayInputs({"input": bad}))
+
+
+# --- preparation and rewrites ---------------------------------------------------------------------
+
+
+def test_preparation_folds_batch_norms_and_changes_nothing():
+    model = chain_model()
+    prepared = prepare(model)
+    assert "BatchNormalization" not in {node.op_type for node in prepared.graph.node}
+    assert distance(outputs(model, UNSEEN), outputs(prepared, UNSEEN)) < 1e-5
+    assert prepared.ir_version <= model.ir_version
+    assert prepared.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+
+
+def _hard_swish(form):
+    w = ModelWriter()
+    x = w.conv("input", "conv", 3, 8)
+    six = w.constant("six", np.array(6, np.float32))
+    shifted = w.node("Add", [x, w.constant("three", np.array(3, np.float32))], "shift")
+    clipped = w.node("Clip", [shifted, w.constant("zero", np.array(0, np.float32)), six], "clip")
+    if form == "gate first":
+        x = w.node("Mul", [x, w.node("Div", [clipped, six], "div")], "mul")
+    else:
+        x = w.node("Div", [w.node("Mul", [x, clipped], "mul"), six], "div")
+    return w.model(w.head(x, 8))
+
+
+@pytest.mark.parametrize("form", ["gate first", "division last"])
+def test_written_out_hard_swishes_are_recognised_exactly(form):
+    model = _hard_swish(form)
+    prepared = prepare(model)
+    assert [n.op_type for n in prepared.graph.node].count("HardSwish") == 1
+    assert distance(outputs(model, UNSEEN), outputs(prepared, UNSEEN)) < 1e-6
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_spatial_means_become_pools(keepdims):
+    w = ModelWriter()
+    x = w.node("Relu", [w.conv("input", "conv", 3, 8)], "relu")
+    model = w.model(w.node("ReduceMean", [x], "mean", axes=[2, 3], keepdims=keepdims))
+    prepared = prepare(model)
+    assert "GlobalAveragePool" in {node.op_type for node in prepared.graph.node}
+    np.testing.assert_allclose(outputs(model, UNSEEN), outputs(prepared, UNSEEN), rtol=1e-5)
+
+
+def test_equalization_is_exact():
+    model = prepare(chain_model(layers=4))
+    equalized = copy_model(model)
+    assert equalize(equalized) == 3
+    changed = Graph(equalized).constants
+    assert any(not np.array_equal(changed[name], array) for name, array in Graph(model).constants.items())
+    assert distance(outputs(model, UNSEEN), outputs(equalized, UNSEEN)) < 1e-5
+
+
+# --- emission -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", first_schemes(), ids=lambda scheme: scheme.name)
+def test_every_first_scheme_stays_near_float(residual, scheme):
+    reference = outputs(residual_model(), UNSEEN)
+    assert distance(reference, outputs(residual.quantize(scheme), UNSEEN, fused=False)) < 0.2
+
+
+def test_all_kernels_are_integer_ones(residual, tmp_path):
+    kinds = fused_kinds(residual.quantize(QuantizationScheme()), tmp_path)
+    assert kinds.count("QLinearConv") == 6
+    assert kinds.count("QuantizeLinear") == 1
+    assert not {"DequantizeLinear", "Conv", "Add", "Mul", "HardSwish", "HardSigmoid", "Relu", "Clip"} & set(
+        kinds
+    )
+
+
+def test_fused_kernels_give_what_the_written_operators_say(residual):
+    model = residual.quantize(QuantizationScheme(reduced_range=True))
+    assert distance(outputs(model, UNSEEN, fused=False), outputs(model, UNSEEN)) < 0.03
+
+
+def test_weights_are_stored_as_integers(residual):
+    model = residual.quantize(QuantizationScheme())
+    stored = {t.name: t.data_type for t in model.graph.initializer if t.name.endswith("weight_quantized")}
+    assert len(stored) == 7
+    assert set(stored.values()) == {TensorProto.INT8}
+
+
+def test_metadata_batch_and_versions_survive():
+    original = residual_model()
+    helper.set_model_props(original, {"edgenas.labels": '["a"]', "owner": "me"})
+    model = Quantizer(original, INPUTS, {"device": "local"}).quantize(QuantizationScheme())
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    assert found["owner"] == "me"
+    assert found["edgenas.quantization.device"] == "local"
+    assert "u8s8" in found["edgenas.quantization.scheme"]
+    assert found["edgenas.quantization.calibration_sha256"] == INPUTS.sha256
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    assert [o.version for o in model.opset_import] == [17]
+    assert model.ir_version == 8
+    assert {o.domain for o in model.opset_import} == {""}
+    onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.mark.parametrize(
+    "floats", [("stem",), ("fc",), ("se_gate", "se_scale"), ("add", "swish"), ("expand", "flat")]
+)
+def test_any_layer_can_stay_float(residual, floats):
+    model = residual.quantize(with_float_layers(QuantizationScheme(), floats, "test"))
+    onnx.checker.check_model(model, full_check=True)
+    assert distance(outputs(residual_model(), UNSEEN), outputs(model, UNSEEN, fused=False)) < 0.2
+
+
+def test_everything_float_is_the_float_model(residual):
+    names = [node.name for node in residual.graph.nodes]
+    model = residual.quantize(with_float_layers(QuantizationScheme(), names, "test"))
+    np.testing.assert_array_equal(outputs(residual.float_model, UNSEEN), outputs(model, UNSEEN))
+
+
+def test_an_integer_output_of_the_model_keeps_its_name():
+    w = ModelWriter()
+    model = w.model(w.node("Relu", [w.conv("input", "conv", 3, 8)], "relu"))
+    quantized = Quantizer(model, INPUTS).quantize(QuantizationScheme())
+    assert quantized.graph.output[0].name == "relu_out"
+    assert distance(outputs(model, UNSEEN), outputs(quantized, UNSEEN)) < 0.05
+
+
+def test_a_zero_range_activation_and_a_dead_channel_are_harmless():
+    model = chain_model()
+    for tensor in model.graph.initializer:
+        if tensor.name in {"conv2_w", "conv2_b"}:
+            array = numpy_helper.to_array(tensor).copy()
+            array[:] = 0
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for scheme in first_schemes():
+        quantized = Quantizer(model, INPUTS).quantize(scheme)
+        np.testing.assert_allclose(outputs(quantized, UNSEEN), outputs(model, UNSEEN), atol=1e-3)
+
+
+def test_an_operator_without_an_integer_kernel_stays_float():
+    w = ModelWriter()
+    x = w.node("Softplus", [w.conv("input", "conv", 3, 8)], "plus")
+    model = w.model(w.head(w.node("Relu", [w.conv(x, "last", 8, 8)], "relu"), 8))
+    quantized = Quantizer(model, INPUTS).quantize(QuantizationScheme())
+    assert "Softplus" in {node.op_type for node in quantized.graph.node}
+    assert distance(outputs(model, UNSEEN), outputs(quantized, UNSEEN)) < 0.1
+
+
+def test_the_reduced_range_uses_seven_bits(residual):
+    model = residual.quantize(QuantizationScheme(reduced_range=True, refined_rounding=True))
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("weight_quantized"):
+            assert np.abs(numpy_helper.to_array(tensor).astype(int)).max() <= 64
+
+
+def test_quantizing_is_deterministic():
+    made = [
+        Quantizer(residual_model(), ArrayInputs({"input": samples(24)}))
+        .quantize(QuantizationScheme(calibration="mse", bias_corrected=True, refined_rounding=True))
+        .SerializeToString(deterministic=True)
+        for _ in range(2)
+    ]
+    assert made[0] == made[1]
+
+
+def test_corrections_bring_the_output_nearer():
+    quantizer = Quantizer(residual_model(), ArrayInputs({"input": samples(128)}))
+    reference = outputs(residual_model(), UNSEEN)
+    coarse = QuantizationScheme(per_channel=False, reduced_range=True)
+    plain = distance(reference, outputs(quantizer.quantize(coarse), UNSEEN, fused=False))
+    better = QuantizationScheme(
+        per_channel=False, reduced_range=True, bias_corrected=True, refined_rounding=True
+    )
+    assert distance(reference, outputs(quantizer.quantize(better), UNSEEN, fused=False)) < 0.9 * plain
+
+
+def test_openvino_loads_the_result(residual, tmp_path):
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    path = _saved(residual.quantize(QuantizationScheme()), tmp_path / "int8.onnx")
+    compiled = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU")
+    found = compiled(UNSEEN[:1])[0]
+    assert distance(outputs(residual_model(), UNSEEN[:1]), found) < 0.3
+
+
+# --- mixed precision ------------------------------------------------------------------------------
+
+
+def test_segments_are_a_partition_and_keep_residual_blocks_whole():
+    graph = Graph(prepare(residual_model()))
+    segments = segments_of(graph)
+    assert [name for segment in segments for name in segment.nodes] == [node.name for node in graph.nodes]
+    home = {name: i for i, segment in enumerate(segments) for name in segment.nodes}
+    assert home["depthwise"] == home["project"] == home["add"]
+    assert home["stem"] == home["stem_relu"] < home["add"] < home["fc"]
+
+
+def _brute_force(costs, errors, price):
+    best = None
+    for code in range(2 ** len(errors)):
+        now = [bool(code >> i & 1) for i in range(len(errors))]
+        total = sum(
+            costs.int8_ms[i] + price * errors[i] if now[i] else costs.float_ms[i] for i in range(len(errors))
+        )
+        total += sum(costs.change_ms[i] for i in range(len(errors)) if now[i] != (now[i - 1] if i else False))
+        best = total if best is None else min(best, total)
+    return best
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.1, 5), st.floats(0.1, 5), st.floats(0, 1), st.floats(1e-6, 1e-2)),
+        min_size=2,
+        max_size=7,
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_the_fastest_assignment_is_the_best_of_all(rows):
+    costs = SegmentCosts(*(tuple(row[i] for row in rows) for i in range(3)))
+    errors = [row[3] for row in rows]
+    found = assignments(costs, errors)
+    assert found[0].latency_ms == pytest.approx(_brute_force(costs, errors, 0.0))
+    for faster, slower in itertools.pairwise(found):
+        assert slower.latency_ms == faster.latency_ms or slower.squared_error < faster.squared_error + 1e-12
+
+
+# --- decision -------------------------------------------------------------------------------------
+
+
+def _judged(name, latency_ms, drop):
+    return Judged(name, latency_ms, None, 0.1, drop)
+
+
+def test_the_fastest_of_the_equally_accurate_wins():
+    candidates = [_judged("a", 0.5, 0.004), _judged("b", 0.6, 0.001), _judged("c", 0.55, 0.002)]
+    verdict = decide(candidates, Limits(0.01, 1.0), float_accuracy=None)
+    assert verdict.winner == "c"
+    assert "expected to lose 0.40 points" in verdict.reasons["a"]
+
+
+def test_float_wins_where_int8_is_slower_or_wrong():
+    verdict = decide(
+        [_judged("slow", 1.2, 0.0), _judged("wrong", 0.5, 0.2)], Limits(0.01, 1.0), float_accuracy=None
+    )
+    assert verdict.winner is None
+    assert verdict.best_int8 == "slow"
+    assert verdict.reasons["slow"].startswith("slower")
+
+
+def test_an_unreachable_limit_gives_the_fastest_accurate():
+    verdict = decide(
+        [_judged("a", 0.8, 0.0), _judged("b", 0.5, 0.005)], Limits(0.01, 1.0, 0.2), float_accuracy=None
+    )
+    assert verdict.winner == "b"
+
+
+def test_labels_outweigh_the_expectation_where_there_are_many():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 4, 5000)
+    reference = labels.copy()
+    wrong = labels.copy()
+    wrong[:250] = (wrong[:250] + 1) % 4
+    score = OutputScore(
+        errors=(0.01,) * 5000, predictions=tuple(wrong.tolist()), flip_probabilities=(0.001,) * 5000
+    )
+    assert estimated_drop(score, reference.tolist(), labels) < 0.05
+    noisy = OutputScore(
+        errors=(0.01,) * 5000, predictions=tuple(wrong.tolist()), flip_probabilities=(0.1,) * 5000
+    )
+    assert estimated_drop(noisy, reference.tolist(), labels) == pytest.approx(0.05, abs=0.005)
+
+
+def test_the_paired_test_is_exact():
+    assert paired_p_value(0, 0) == 1.0
+    assert paired_p_value(10, 0) == pytest.approx(2 / 2**10)
+
+
+def test_reference_outputs_compare_batch_by_batch(tmp_path):
+    logits = np.random.default_rng(0).normal(0, 1, (10, 4)).astype(np.float32)
+    batches = [{"logits": logits[:6]}, {"logits": logits[6:]}]
+    reference = ReferenceOutputs(tmp_path, batches)
+    assert reference.classifies
+    assert reference.score(batches).distance == 0.0
+    shifted = [{"logits": batch["logits"] * 1.1} for batch in batches]
+    score = reference.score(shifted)
+    assert score.distance == pytest.approx(0.1, rel=1e-3)
+    assert list(score.predictions) == logits.argmax(1).tolist()
+
+
+def test_outputs_that_are_no_classes_have_no_predictions(tmp_path):
+    boxes = {"boxes": np.ones((3, 5, 4), np.float32), "scores": np.ones((3, 5), np.float32)}
+    reference = ReferenceOutputs(tmp_path, [boxes])
+    assert not reference.classifies
+    assert reference.score([boxes]).flips == 0.0
+
+
+# --- samples and trials ---------------------------------------------------------------------------
+
+
+def test_drawn_samples_are_disjoint_and_balanced():
+    labels = np.repeat(np.arange(4), [40, 20, 20, 20])
+    inputs = ArrayInputs({"input": np.arange(100, dtype=np.float32)[:, None]}, labels)
+    chosen, rest = spread(inputs, 40, seed=3)
+    assert not set(chosen.arrays["input"].ravel()) & set(rest.arrays["input"].ravel())
+    assert np.bincount(chosen.labels).tolist() == [10, 10, 10, 10]
+
+
+def test_suspicious_samples_are_named():
+    array = np.zeros((5, 3, 2, 2), np.float32)
+    found = suspicious(ArrayInputs({"input": array}, np.zeros(5, np.int64)))
+    assert any("constant" in line for line in found)
+    assert any("one class" in line for line in found)
+
+
+def test_options_are_parsed():
+    given_options = {"scale": None, "resize": None, "layout": None, "channels": None}
+    options = parse_options(mean="0.1,0.2,0.3", std=[1, 1, 1], input_size="8x6", **given_options)
+    assert (options.mean, options.input_size) == ((0.1, 0.2, 0.3), (8, 6))
+    with pytest.raises(UsageError, match="--mean"):
+        parse_options(mean="a,b", std=None, input_size=None, **given_options)
+
+
+def test_arrays_by_input_name_must_be_complete(tmp_path):
+    np.savez(tmp_path / "x.npz", input=samples(2), labels=np.array([0, 1]))
+    assert len(load_arrays(tmp_path / "x.npz", ["input"])) == 2
+    with pytest.raises(DataError, match="also wants mask"):
+        load_arrays(tmp_path / "x.npz", ["input", "mask"])
+
+
+def test_trials_survive_a_cut_off_line(tmp_path):
+    store = TrialStore(tmp_path / "trials.jsonl")
+    store.put("a", OutputScore(errors=(0.5,)))
+    with store.path.open("ab") as file:
+        file.write(b'{"version":1,"key":"b","resu')
+    again = TrialStore(store.path)
+    assert again.get("a", OutputScore) == OutputScore(errors=(0.5,))
+    assert again.get("b", OutputScore) is None
+    again.put("b", OutputScore(errors=(0.25,)))
+    assert TrialStore(store.path).get("b", OutputScore) == OutputScore(errors=(0.25,))
+
+
+def test_trials_of_a_newer_version_are_refused(tmp_path):
+    (tmp_path / "trials.jsonl").write_text('{"version":99,"key":"a","result":{}}\n')
+    with pytest.raises(ArtifactError, match="newer version"):
+        TrialStore(tmp_path / "trials.jsonl")

@@ -1,0 +1,117 @@
+"""``quantize`` from a file and samples to a decided model, on this machine's own agent."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from edgenas.errors import BudgetNotMetError, DataError, ModelError, UsageError
+from edgenas.pipeline.quantize import divide, quantize
+from edgenas.quantization.inputs import ArrayInputs
+from edgenas.workspace import Workspace
+from tests.quantization_models import CLASSES, ModelWriter, chain_model, outputs, residual_model, samples
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, labelled samples and the result of quantizing it once."""
+    folder = tmp_path_factory.mktemp("quantize")
+    model = residual_model(channels=32)
+    (folder / "float.onnx").write_bytes(model.SerializeToString())
+    images = samples(120)
+    np.savez(folder / "samples.npz", input=images, labels=outputs(model, images).argmax(1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    return _quantize(folder, output=folder / "out.onnx")
+
+
+def _quantize(folder, model="float.onnx", **options):
+    options = {"device": "local", "calibration": folder / "samples.npz", "threads": 1, **options}
+    return quantize(folder / model, workspace=Workspace(folder), **options)
+
+
+def test_the_result_says_what_was_tried_and_why(result, folder):
+    assert result.calibration_images == 72
+    assert result.selection_images == 48
+    assert result.float_accuracy == 1.0
+    assert result.int8_output == str(folder / "out-int8.onnx")
+    assert len({trial.scheme for trial in result.tried}) == len(result.tried) >= 8
+    assert all(trial.reason for trial in result.tried)
+    chosen = [trial.scheme for trial in result.tried if trial.verdict == "chosen"]
+    assert chosen == ([result.scheme] if result.scheme != "float" else [])
+
+
+def test_what_is_written_is_what_was_decided(result, folder):
+    written, best = (onnx.load(path) for path in (result.output, result.int8_output))
+    quantized = "QuantizeLinear" in {node.op_type for node in written.graph.node}
+    assert quantized == (result.scheme != "float")
+    assert "QuantizeLinear" in {node.op_type for node in best.graph.node}
+    assert result.latency_ms <= result.float_latency_ms
+    assert (folder / "out.onnx").stat().st_size == result.size_bytes
+
+
+def test_a_second_run_measures_nothing_again(result, folder):
+    trials = folder / "out.trials" / "trials.jsonl"
+    before = trials.read_bytes()
+    again = _quantize(folder, output=folder / "out.onnx")
+    assert trials.read_bytes() == before
+    assert again == result
+    assert {json.loads(line)["version"] for line in before.splitlines()} == {1}
+
+
+def test_an_impossible_limit_keeps_the_best_so_far(result, folder, tmp_path):
+    with pytest.raises(BudgetNotMetError, match="the fastest form of this model takes") as caught:
+        _quantize(folder, output=folder / "out.onnx", latency_ms=1e-6)
+    assert caught.value.exit_code == 3
+    assert caught.value.result.output == str(folder / "out.onnx")
+
+
+def test_a_model_that_int8_cannot_speed_up_stays_float_with_a_warning(tmp_path):
+    w = ModelWriter()
+    x = w.node("Softplus", ["input"], "plus")
+    model = w.model(w.node("ReduceMean", [x], "mean", axes=[2, 3], keepdims=0))
+    (tmp_path / "float.onnx").write_bytes(model.SerializeToString())
+    np.savez(tmp_path / "samples.npz", input=samples(12))
+    found = _quantize(tmp_path, output=tmp_path / "out.onnx")
+    assert found.scheme == "float"
+    assert any("the output is the float model" in warning for warning in found.warnings)
+    assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "float.onnx").read_bytes()
+
+
+def test_bad_input_is_refused_before_anything_is_measured(folder, tmp_path):
+    with pytest.raises(ModelError, match="cannot read"):
+        _quantize(folder, model="absent.onnx")
+    with pytest.raises(DataError, match="there is no data at"):
+        _quantize(folder, calibration=tmp_path / "absent")
+    with pytest.raises(UsageError, match="max_drop 5"):
+        _quantize(folder, max_drop=5)
+    np.savez(tmp_path / "wrong.npz", input=np.zeros((4, 3, 9, 9), np.float32))
+    with pytest.raises(DataError, match="9, 9"):
+        _quantize(folder, calibration=tmp_path / "wrong.npz")
+
+
+def test_parts_share_no_sample():
+    labels = np.arange(500) % CLASSES
+    parts = divide(ArrayInputs({"input": np.arange(500, dtype=np.float32)[:, None]}, labels), seed=1)
+    calibrating, selecting = (set(p.arrays["input"].ravel()) for p in (parts.calibration, parts.selection))
+    assert len(calibrating) == 300
+    assert not calibrating & selecting
+    assert set(parts.screening.arrays["input"].ravel()) <= selecting
+
+
+def test_one_sample_is_enough_to_try_and_is_warned_about():
+    parts = divide(ArrayInputs({"input": samples(1)}), seed=0)
+    assert any("give more" in warning for warning in parts.warnings)
+
+
+def test_layers_that_a_search_wants_float_are_tried(tmp_path):
+    (tmp_path / "float.onnx").write_bytes(chain_model().SerializeToString())
+    np.savez(tmp_path / "samples.npz", input=samples(16))
+    found = _quantize(tmp_path, output=tmp_path / "out.onnx", start_float_layers=["conv0"])
+    assert any("searched" in trial.scheme for trial in found.tried)
