@@ -59,7 +59,7 @@ def train_winner(
     _, height, width = network.input_shape
     largest = space.network(space.largest()).input_shape
     data = TrainingData(dataset, seed=seed, size=largest[1:], device=device)
-    supernet = load_supernet(checkpoint, device=device)
+    supernet = load_supernet(checkpoint, device=device, space=space)
     teacher = _largest(supernet, data)
     supernet.set_active(genome)
     supernet.calibrate(data.calibration_batches(height, width))

@@ -328,11 +328,11 @@ def _supernet(checkpoint: Path, space: str | None, data: str | None, settings: _
 
     device = torch_device("auto")
     prepare(device)
-    supernet = load_supernet(checkpoint, device=device)
+    dataset = load_dataset(data)
+    asked = get_space(space, classes=len(dataset.class_names)) if space is not None else None
+    supernet = load_supernet(checkpoint, device=device, space=asked)
     found = supernet.space
-    if space is not None and space != found.name:
-        raise UsageError(f"the checkpoint {checkpoint} is of space '{found.name}', not '{space}'")
     size = found.network(found.largest()).input_shape[1:]
-    training = TrainingData(load_dataset(data), seed=settings.seed, size=size, device=device)
+    training = TrainingData(dataset, seed=settings.seed, size=size, device=device)
     source = SupernetAccuracy(supernet, training, cache=settings.folder / "scores.jsonl")
     return _Scoring(found, source, file_sha256(checkpoint), _SUPERNET_EVALUATIONS)
