@@ -199,6 +199,39 @@ def device_check(device_id: str, threads: int | None) -> Any:
     return stage.device_check(device_id, threads=threads)
 
 
+@_command(device, "add")
+@click.argument("device_id", metavar="ID")
+@click.option(
+    "--host", required=True, metavar="H", help="What ssh calls it: a name of ~/.ssh/config or user@host."
+)
+@click.option("--profile", metavar="P", help="The kind of board (default: ID, where it is a profile's name).")
+def device_add(device_id: str, host: str, profile: str | None) -> Any:
+    """Name a device that ssh reaches.
+
+    \b
+    Example:
+      edgenas device add kitchen --profile rpi4 --host pi@raspberrypi.local
+    """
+    from edgenas.pipeline import device_setup as stage
+
+    return stage.device_add(device_id, host=host, profile=profile)
+
+
+@_command(device, "setup")
+@click.argument("device_id", metavar="ID")
+@click.option("--remove", is_flag=True, help="Remove what was installed there.")
+def device_setup(device_id: str, remove: bool) -> Any:
+    """Install the agent's needs on a device, in an environment of its own.
+
+    \b
+    Example:
+      edgenas device setup kitchen
+    """
+    from edgenas.pipeline import device_setup as stage
+
+    return stage.device_setup(device_id, remove=remove)
+
+
 @_command(cli)
 @device_option
 @click.option("--space", multiple=True, help="A search space to cover; may be repeated.")

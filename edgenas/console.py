@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgenas.device_profiles import DeviceProfile
 from edgenas.errors import EdgeNASError
 from edgenas.progress import Task, Watcher
 from edgenas.records import (
     Candidate,
     DeviceCheck,
+    DeviceSummary,
     Prediction,
     ProfileCell,
     ProfileResult,
@@ -342,7 +342,7 @@ def _run(result: RunResult) -> Iterator[Any]:
 
 
 _COLUMNS: dict[type, tuple[str, ...]] = {
-    DeviceProfile: ("id", "description", "connection", "runtime"),
+    DeviceSummary: ("id", "description", "connection", "runtime"),
     TableSummary: ("device", "runtime", "kernels", "networks", "runs", "size_bytes", "updated_at"),
 }
 _VIEWS: dict[type, Callable[[Any], Iterator[Any]]] = {
