@@ -232,6 +232,34 @@ def device_setup(device_id: str, remove: bool) -> Any:
     return stage.device_setup(device_id, remove=remove)
 
 
+@_command(device, "start")
+@click.argument("device_id", metavar="ID")
+def device_start(device_id: str) -> Any:
+    """Start a virtual board; its system is built the first time.
+
+    \b
+    Example:
+      edgenas device start virtual-a72
+    """
+    from edgenas.pipeline import device_setup as stage
+
+    return stage.device_start(device_id)
+
+
+@_command(device, "stop")
+@click.argument("device_id", metavar="ID")
+def device_stop(device_id: str) -> Any:
+    """Stop a virtual board.
+
+    \b
+    Example:
+      edgenas device stop virtual-a72
+    """
+    from edgenas.pipeline import device_setup as stage
+
+    return stage.device_stop(device_id)
+
+
 @_command(cli)
 @device_option
 @click.option("--space", multiple=True, help="A search space to cover; may be repeated.")

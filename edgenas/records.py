@@ -184,6 +184,14 @@ class DeviceSetup(Record):
     removed: str | None = None
 
 
+class DeviceRunning(Record):
+    """Whether a virtual board runs, and as which process."""
+
+    device: str
+    running: bool
+    process: int | None = None
+
+
 class DeviceFinding(Record):
     """One line of the doctor: what was looked at, what was found, what to do."""
 

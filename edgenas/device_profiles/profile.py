@@ -38,6 +38,7 @@ class DeviceProfile(Record, forbid_unknown_fields=True):
         int8_scheme: types of activations and weights that stand for int8 when kernels are profiled.
         temperature_limit_c: nothing is measured above it; None: no limit.
         virtual: its clock counts instructions; its milliseconds are not those of a real board.
+        cpu: which processor a virtual board emulates.
     """
 
     id: str
@@ -51,6 +52,7 @@ class DeviceProfile(Record, forbid_unknown_fields=True):
     int8_scheme: Literal["u8s8", "s8s8", "u8u8"] = "u8s8"
     temperature_limit_c: Annotated[float, msgspec.Meta(gt=0, le=150)] | None = None
     virtual: bool = False
+    cpu: Literal["cortex-a72", "cortex-a76"] | None = None
     facts: tuple[Fact, ...] = ()
 
 
@@ -75,4 +77,6 @@ def read_profile(path: Path) -> DeviceProfile:
         )
     if profile.connection == "local" and profile.host is not None:
         raise UsageError(f"{path}: a local device has no host", hint='write connection = "ssh"')
+    if profile.virtual != (profile.cpu is not None):
+        raise UsageError(f"{path}: a virtual board, and nothing else, names its 'cpu'")
     return profile

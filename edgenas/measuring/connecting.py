@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import msgspec
+
 from edgenas.device_profiles import DeviceProfile
 from edgenas.measuring.agent import Agent
 from edgenas.measuring.connection import Connection
 from edgenas.measuring.local import LocalConnection
 from edgenas.measuring.ssh import SshConnection
+from edgenas.measuring.virtual_board import VirtualBoard
 
 
 @contextlib.contextmanager
@@ -34,4 +37,8 @@ def connect(profile: DeviceProfile) -> Iterator[Agent]:
 
 
 def _connection(profile: DeviceProfile) -> Connection:
-    return LocalConnection(profile) if profile.connection == "local" else SshConnection(profile)
+    if profile.connection == "local":
+        return LocalConnection(profile)
+    if profile.virtual:
+        profile = msgspec.structs.replace(profile, ssh_config=str(VirtualBoard(profile).running_config()))
+    return SshConnection(profile)

@@ -59,6 +59,7 @@ class Conversation:
         self._profile = connection.profile
         self._pipe: AgentPipe | None = None
         self._number = 0
+        self._told: set[str] = set()
         self._patience = _VIRTUAL_SLOWNESS if self._profile.virtual else 1.0
         self.starts = 0
 
@@ -129,7 +130,7 @@ class Conversation:
     def _ask(self, method: str, answer: type[Answer], limit_s: float, params: dict[str, Any]) -> Answer:
         assert self._pipe is not None
         self._number += 1
-        progress = _Progress(self._profile.id)
+        progress = _Progress(self._profile.id, self._told)
         line = msgspec.json.encode({"id": self._number, "method": method, "params": params}) + b"\n"
         deadline = time.monotonic() + limit_s * self._patience
         try:
@@ -188,11 +189,11 @@ class Conversation:
 
 
 class _Progress:
-    """Turns the events of one request into messages for people."""
+    """Turns the events of one request into messages for people; ``told`` is what they know already."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, told: set[str]) -> None:
         self._device = device
-        self._told: set[str] = set()
+        self._told = told
         self.loading = ""
 
     def event(self, name: str, event: Event) -> None:

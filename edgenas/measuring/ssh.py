@@ -161,6 +161,8 @@ class SshConnection(Connection):
         """
         if not self._shared or (self._control.exists() and self._control_command("check")):
             return
+        # The device may have been started anew, with nothing of what was there.
+        self._place = None
         # Old clients keep a captured stderr open for as long as the master lives, so it gets a file.
         log = Path(self._sockets.name) / "master.log"
         with log.open("wb") as stderr:
@@ -189,7 +191,9 @@ class SshConnection(Connection):
     def _ssh(self) -> Sequence[str]:
         shared = ("-o", "ControlMaster=no", "-S", str(self._control)) if self._shared else ("-S", "none")
         named = ("-F", str(Path(self.profile.ssh_config).expanduser())) if self.profile.ssh_config else ()
-        return ("ssh", *named, *_OPTIONS, *shared)
+        # The first value of an option counts; an emulated processor takes its time to exchange keys.
+        slow = ("-o", "ConnectTimeout=60") if self.profile.virtual else ()
+        return ("ssh", *named, *slow, *_OPTIONS, *shared)
 
     def _unreachable(self, said: str) -> DeviceUnreachableError:
         lines = [line.strip() for line in said.splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""The stages ``device add`` and ``device setup``."""
+"""The stages ``device add``, ``device setup``, ``device start`` and ``device stop``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from edgenas.device_profiles import DeviceProfile, add_profile, load_profile
 from edgenas.errors import UsageError
 from edgenas.measuring.installing import install_runtime, remove_everything
 from edgenas.measuring.ssh import SshConnection
-from edgenas.records import DeviceSetup
+from edgenas.measuring.virtual_board import VirtualBoard
+from edgenas.records import DeviceRunning, DeviceSetup
 from edgenas.workspace import Workspace
 
 
@@ -49,3 +50,26 @@ def device_setup(device: str, *, remove: bool = False, workspace: Workspace | No
         return DeviceSetup(
             device=device, runtime=profile.runtime, runtime_version=install_runtime(connection)
         )
+
+
+def device_start(device: str, *, workspace: Workspace | None = None) -> DeviceRunning:
+    """Starts a virtual board in the background; builds its system the first time.
+
+    Raises:
+        UnknownNameError: there is no such profile.
+        UsageError: the device is not a virtual board.
+        DeviceError: a tool is missing, or the board does not come up.
+    """
+    board = VirtualBoard(load_profile(device, workspace or Workspace()))
+    return DeviceRunning(device=device, running=True, process=board.start())
+
+
+def device_stop(device: str, *, workspace: Workspace | None = None) -> DeviceRunning:
+    """Ends a virtual board.
+
+    Raises:
+        UnknownNameError: there is no such profile.
+        UsageError: the device is not a virtual board.
+    """
+    VirtualBoard(load_profile(device, workspace or Workspace())).stop()
+    return DeviceRunning(device=device, running=False)

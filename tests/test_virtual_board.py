@@ -1,0 +1,82 @@
+"""Virtual boards: what goes wrong without one, and a real one where qemu is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from small_models import QUICK, write_model
+
+from edgenas.device_profiles import load_profile
+from edgenas.errors import DeviceError, DeviceUnreachableError, UsageError
+from edgenas.measuring import connect
+from edgenas.measuring.virtual_board import VirtualBoard
+from edgenas.pipeline.device_setup import device_start, device_stop
+from edgenas.workspace import Workspace
+
+_TOOLS = ("qemu-system-aarch64", "mmdebstrap", "cpio", "depmod", "ssh", "ssh-keygen")
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_board_that_does_not_run_says_how_to_start_it(own_cache: Path, tmp_path: Path) -> None:
+    profile = load_profile("virtual-a72", Workspace(tmp_path))
+    with pytest.raises(DeviceUnreachableError, match="does not run") as caught, connect(profile):
+        pass
+    assert caught.value.hint == "edgenas device start virtual-a72"
+    assert not device_stop("virtual-a72", workspace=Workspace(tmp_path)).running
+
+
+def test_state_of_another_process_is_not_believed(own_cache: Path, tmp_path: Path) -> None:
+    folder = own_cache / "boards" / "virtual-a72"
+    folder.mkdir(parents=True)
+    (folder / "running.json").write_text(f'{{"pid": {os.getpid()}, "port": 22}}')
+    board = VirtualBoard(load_profile("virtual-a72", Workspace(tmp_path)))
+    assert board.process is None
+    assert board.stop() is False
+    (folder / "running.json").write_text("nonsense")
+    assert board.process is None
+
+
+def test_missing_tools_are_named(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeviceError, match="qemu-system-aarch64") as caught:
+        device_start("virtual-a72", workspace=Workspace(tmp_path))
+    assert "apt-get install" in caught.value.hint
+    (tmp_path / "qemu-system-aarch64").touch(mode=0o755)
+    with pytest.raises(DeviceError, match="mmdebstrap"):
+        device_start("virtual-a72", workspace=Workspace(tmp_path))
+
+
+@pytest.mark.parametrize("device", ["local", "rpi4"])
+def test_other_devices_have_a_switch_of_their_own(own_cache: Path, tmp_path: Path, device: str) -> None:
+    with pytest.raises(UsageError, match="not a virtual board"):
+        device_start(device, workspace=Workspace(tmp_path))
+
+
+@pytest.mark.slow
+def test_board_repeats_itself(tmp_path: Path) -> None:
+    if not os.environ.get("EDGENAS_TEST_BOARD"):
+        pytest.skip("building and booting a board takes a minute: set EDGENAS_TEST_BOARD=1")
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing or os.geteuid() != 0:
+        pytest.skip(f"a virtual board needs root and {', '.join(missing) or 'nothing else'}")
+    workspace = Workspace(tmp_path)
+    device_start("virtual-a72", workspace=workspace)
+    try:
+        with connect(load_profile("virtual-a72", workspace)) as agent:
+            assert agent.environment.virtual_clock
+            assert agent.environment.architecture == "aarch64"
+            model = agent.ship(write_model(tmp_path / "m.onnx", width=16, side=16))
+            first, second = (next(iter(agent.compare([model], **QUICK))) for _ in range(2))
+            assert first.statistics and second.statistics
+            latency_ms = first.statistics.latency_ms
+            assert second.statistics.latency_ms == pytest.approx(latency_ms, rel=0.02)
+    finally:
+        device_stop("virtual-a72", workspace=workspace)
