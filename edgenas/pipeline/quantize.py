@@ -147,10 +147,12 @@ def _written(outcome: Outcome, source: Path, target: Path, device: str, parts: P
     if best is not None and int8_output is not None:
         _copy(by_name[best].path, int8_output)
     _copy(by_name[winner].path if winner is not None else source, target)
-    warnings = [*parts.warnings, *_float_warning(outcome)]
-    chosen = outcome.judged.get(winner or "")
     for note in outcome.notes:
         say(note)
+    for warning in outcome.warnings:
+        warn(warning)
+    warnings = [*parts.warnings, *outcome.warnings, *_float_warning(outcome)]
+    chosen = outcome.judged.get(winner or "")
     return QuantizeResult(
         device=device,
         output=str(target),

@@ -16,7 +16,7 @@ from edgenas.quantization.outputs import OutputScore
 # classifier that is mostly right; only its order of magnitude matters, because the labels correct it.
 LOSS_PER_FLIP = 0.4
 MATERIAL_SHARE = 0.25  # of max_drop: estimated drops closer than this do not decide, latency does
-SIGNIFICANT = 0.05
+SAME_LATENCY = 1.02  # latencies within this factor are one: no device repeats itself better
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def paired_p_value(lost: int, won: int) -> float:
 
 
 def decide(candidates: Sequence[Judged], limits: Limits, *, float_accuracy: float | None) -> Verdict:
-    """Of those within both limits the most accurate; among equally accurate ones the fastest.
+    """Of those within both limits the most accurate; among equally accurate ones the fastest, and
+    among equally fast ones of those the most accurate.
 
     Estimated drops that differ by less than a quarter of ``max_drop`` count as equal. Where no
     candidate is within the limits float wins, but for a latency limit that float misses, too: then the
@@ -111,7 +112,10 @@ def decide(candidates: Sequence[Judged], limits: Limits, *, float_accuracy: floa
         )
     best_drop = min(c.estimated_drop for c in allowed)
     equal = [c for c in allowed if c.estimated_drop <= best_drop + MATERIAL_SHARE * limits.max_drop]
-    winner = min(equal, key=lambda c: (c.latency_ms, c.estimated_drop))
+    least_ms = min(c.latency_ms for c in equal)
+    winner = min(
+        (c for c in equal if c.latency_ms <= SAME_LATENCY * least_ms), key=lambda c: c.estimated_drop
+    )
     for candidate in allowed:
         reasons[candidate.name] = _why_lost(candidate, winner, candidate in equal)
     reasons[winner.name] = _why_won(winner, limits, float_accuracy)

@@ -36,6 +36,7 @@ from edgenas.records import KernelTrace
 SCREENING_ROUNDS = 12
 AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
 MUCH_NEARER = 0.6  # a slower scheme is looked at further where its distance is below this factor
+SATURATING = 1.5  # times the distance that the operators' definition gives
 WORTH_IT = 0.98  # a correction must bring outputs this much nearer
 FEWEST_SEGMENTS = 3
 MIXTURES = 5
@@ -101,6 +102,27 @@ class Explorer:
             task.advance(note=scheme.name)
         self.measure([c for c in candidates if c.error is None], "types")
         return candidates
+
+    def saturation(self, candidate: Candidate) -> str | None:
+        """Says so where the device's integer kernels compute something else than the operators mean.
+
+        Without graph optimization ONNX Runtime executes QDQ in float: what the integers should give.
+        """
+        if self.scorer.agent.environment.runtime != "onnxruntime" or candidate.screened is None:
+            return None
+        name = f"unfused {candidate.name}"
+        meant = self.scorer.score(candidate.path, self.screening, name=name, optimized=False).score
+        if meant is None or candidate.distance < SATURATING * meant.distance:
+            return None
+        environment = self.scorer.agent.environment
+        no_vnni = environment.architecture == "x86_64" and not any(
+            "vnni" in f for f in environment.cpu_features
+        )
+        reason = "it has no VNNI, 16-bit sums saturate; " if no_vnni else ""
+        return (
+            f"this CPU computes {candidate.scheme.types} inexactly ({reason}output distance "
+            f"{candidate.distance:.3g}, {meant.distance:.3g} as the operators are defined)"
+        )
 
     def screen(self, scheme: QuantizationScheme, latency_ms: float | None = None) -> Candidate:
         """Builds a candidate and compares its outputs on the device; once for each scheme."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgenas.progress import Task, track
 from edgenas.quantization.decision import (
+    SAME_LATENCY,
     Judged,
     Limits,
     Verdict,
@@ -27,7 +28,6 @@ FINAL_ROUNDS = 30
 SELECTION_SECONDS = 60.0  # of device time for each finalist
 FEWEST_SELECTING = 32
 STEPS = 26  # trials of an exploration, for the progress bar
-SAVING = 0.97  # a finalist that keeps more bits must at least be this much nearer to be worth its time
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Outcome:
     float_latency_ms: float
     float_accuracy: float | None
     selection_samples: int
+    warnings: list[str]
     notes: list[str] = field(default_factory=list)
 
 
@@ -64,6 +65,7 @@ class Tournament:
         self._selection = selection
         self._max_drop = max_drop
         self._latency_ms = latency_ms
+        self._warnings: list[str] = []
 
     def run(self, start_float_layers: Sequence[str]) -> Outcome:
         """Explores, scores the finalists, and decides."""
@@ -79,6 +81,8 @@ class Tournament:
 
     def _explore(self, start_float_layers: Sequence[str], task: Task) -> None:
         tried = self._explorer.types(task, start_float_layers)
+        inexact = self._explorer.saturation(tried[0])
+        self._warnings += [inexact] if inexact else []
         for base in self._explorer.bases(tried):
             self._explorer.mix(self._explorer.refine(base, task), task)
 
@@ -90,10 +94,8 @@ class Tournament:
         usable = [
             c for c in self._explorer.candidates.values() if c.error is None and c.latency_ms is not None
         ]
-        front: list[Candidate] = []
-        for candidate in sorted(usable, key=lambda c: (c.latency_ms, c.distance)):
-            if not front or candidate.distance < SAVING * front[-1].distance:
-                front.append(candidate)
+        front = [c for c in usable if not any(_beats(other, c) for other in usable)]
+        front.sort(key=lambda c: c.latency_ms or 0.0)
         if len(front) > FINALISTS:
             chosen = np.unique(np.linspace(0, len(front) - 1, FINALISTS).round().astype(int))
             front = [front[i] for i in chosen]
@@ -146,7 +148,7 @@ class Tournament:
         verdict = decide(list(judged.values()), limits, float_accuracy=float_accuracy)
         outcome = Outcome(
             list(self._explorer.candidates.values()), judged, scores, verdict,
-            self._explorer.float_latency_ms, float_accuracy, len(selection),
+            self._explorer.float_latency_ms, float_accuracy, len(selection), self._warnings,
         )  # fmt: skip
         if labels is not None and verdict.winner is not None:
             lost, won = changes(scores[verdict.winner].predictions, classes, labels)
@@ -155,3 +157,9 @@ class Tournament:
                 f"paired on {len(labels)} selection images: {lost} lost, {won} won (p = {p_value:.2g})"
             )
         return outcome
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    """Nearer to float at what is the same latency or less."""
+    assert one.latency_ms is not None and other.latency_ms is not None, "only measured ones compete"
+    return one.distance < other.distance and one.latency_ms <= SAME_LATENCY * other.latency_ms
