@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgenas.pipeline.stages import RunFolder, file_sha256, write_atomically
+from edgenas.files import file_sha256, replaced, write_atomically
+from edgenas.pipeline.stages import RunFolder
 from edgenas.records import TrainResult
 
 
@@ -75,6 +76,24 @@ def test_forgetting_a_stage_does_it_again(folder: RunFolder) -> None:
     folder.forget("never-was")
     folder.stage("train", TrainResult, counted(calls, folder), inputs={})
     assert len(calls) == 2
+
+
+def test_what_a_killed_process_left_half_written_goes(folder: RunFolder) -> None:
+    left = folder.path / "work" / ".model.onnx.4711.unfinished"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    RunFolder(folder.path)
+    assert not left.exists()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    with pytest.raises(KeyboardInterrupt), replaced(path) as unfinished:
+        unfinished.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_writing_replaces_in_one_step(tmp_path: Path) -> None:

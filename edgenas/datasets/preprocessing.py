@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgenas.datasets.images import Dataset, ImageSet, Pixels
 from edgenas.datasets.infer import fit, prepare
 from edgenas.errors import DataError, ModelError, UsageError
+from edgenas.files import replaced
 from edgenas.records import Record
 
 PREPROCESSING_KEY = "edgenas.preprocessing"
@@ -114,10 +115,8 @@ def write_batches(
     for number, start in enumerate(range(0, len(images), shard_size)):
         indices = np.arange(start, min(start + shard_size, len(images)))
         path = folder / f"inputs-{number:05d}.npy"
-        unfinished = path.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
+        with replaced(path) as unfinished, unfinished.open("wb") as file:
             np.save(file, preprocess(images.images(indices), preprocessing))
-        unfinished.replace(path)
         paths.append(path)
     return paths
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 
 import msgspec
 
 from edgenas.device_profiles.loading import load_profile
 from edgenas.device_profiles.profile import ID_PATTERN, DeviceProfile
 from edgenas.errors import UsageError
+from edgenas.files import write_atomically
 from edgenas.workspace import Workspace, configuration_folder
 
 
@@ -34,11 +34,7 @@ def add_profile(device: str, base: str, host: str, workspace: Workspace) -> Devi
         profile = msgspec.convert(values, DeviceProfile)
     except msgspec.ValidationError as error:
         raise UsageError(f"'{host}' cannot be an ssh destination: {error}", hint="write USER@HOST") from error
-    folder = configuration_folder() / "device_profiles"
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{device}.{os.getpid()}"
-    temporary.write_text(_toml(profile), encoding="utf-8")
-    temporary.replace(folder / f"{device}.toml")
+    write_atomically(configuration_folder() / "device_profiles" / f"{device}.toml", _toml(profile))
     return profile
 
 

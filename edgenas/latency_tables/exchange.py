@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgenas.errors import TableError, UsageError
+from edgenas.files import write_atomically
 from edgenas.latency_tables.database import Database, checksum
 from edgenas.latency_tables.schema import CHECKED_TABLES, SCHEMA_VERSION
 from edgenas.latency_tables.table import LatencyTable
@@ -106,7 +107,4 @@ def _columns(database: Database, name: str) -> list[str]:
 def _write(output: Path, text: str) -> None:
     if output.is_dir():
         raise UsageError(f"{output} is a folder; a JSON export is one file")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(output)
+    write_atomically(output, text)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zipfile
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+
+from edgenas.files import write_atomically
 
 _PACKAGE = "edgenas_agent"
 # zipimport never keeps what it compiled. Unpacked beside the archive once, the modules start from
@@ -49,10 +50,7 @@ def write_archive(folder: Path) -> Path:
     digest, content = agent_archive()
     path = folder / f"agent-{digest}.pyz"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{path.name}.{os.getpid()}"
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        write_atomically(path, content)
     return path
 
 

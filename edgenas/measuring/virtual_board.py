@@ -24,6 +24,7 @@ import msgspec
 
 from edgenas.device_profiles import DeviceProfile
 from edgenas.errors import DeviceError, DeviceUnreachableError, UsageError
+from edgenas.files import write_atomically
 from edgenas.progress import say, track
 from edgenas.workspace import cache_folder
 
@@ -133,7 +134,7 @@ class VirtualBoard:
                 stderr=log,
                 start_new_session=True,
             )
-        _write_atomically(self._state, msgspec.json.encode(_Running(process.pid, port)))
+        write_atomically(self._state, msgspec.json.encode(_Running(process.pid, port)))
         with track(f"Starting {self._profile.id}"):
             deadline = time.monotonic() + _START_S
             while time.monotonic() < deadline and process.poll() is None:
@@ -241,9 +242,3 @@ def _reap(process: int) -> None:
     """Takes the end of a child, without which it would stay in the list of processes."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(process, os.WNOHANG)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -13,7 +13,7 @@ import msgspec
 import onnx
 
 from edgenas.errors import ArtifactError
-from edgenas.pipeline.stages import write_atomically
+from edgenas.files import write_atomically
 from edgenas.records import Characterisation, Environment, Record
 
 BASELINE_VERSION = 1

@@ -16,7 +16,7 @@ import edgenas
 from edgenas.datasets import Preprocessing
 from edgenas.datasets import infer as infer_script
 from edgenas.errors import ArtifactError
-from edgenas.pipeline.stages import file_sha256, write_atomically
+from edgenas.files import file_sha256, replaced, write_atomically
 from edgenas.records import BundleFile, Environment, Record, ValidateResult, Verdict
 
 MANIFEST_VERSION = 1
@@ -226,9 +226,8 @@ def _place(source: Path, target: Path) -> None:
         raise ArtifactError(f"{source} is missing, so {target.name} cannot be written")
     if target.exists() and source.samefile(target):
         return
-    unfinished = target.with_name(target.name + ".unfinished")
-    shutil.copyfile(source, unfinished)
-    unfinished.replace(target)
+    with replaced(target) as unfinished:
+        shutil.copyfile(source, unfinished)
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import edgenas
 from edgenas.device_profiles import load_profile
 from edgenas.errors import ArtifactError, BudgetNotMetError, UnknownNameError, UsageError
+from edgenas.files import file_sha256, write_atomically
 from edgenas.measuring import Agent, connect
 from edgenas.pipeline.ab_test import compare_latency
 from edgenas.pipeline.baseline import (
@@ -34,7 +35,6 @@ from edgenas.pipeline.gate_findings import (
 )
 from edgenas.pipeline.onnx_input import read_model, with_batch_one
 from edgenas.pipeline.skeleton import seeded_model, strip_weights, structure
-from edgenas.pipeline.stages import file_sha256, write_atomically
 from edgenas.progress import track
 from edgenas.records import CheckFinding, CheckResult
 from edgenas.reporting.gate import junit, markdown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgenas.errors import UsageError
-from edgenas.pipeline.stages import write_atomically
+from edgenas.files import write_atomically
 from edgenas.records import Record
 from edgenas.workspace import Workspace
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenas.datasets import Dataset, Preprocessing, default_preprocessing, preprocessing_metadata
+from edgenas.files import write_atomically
 from edgenas.records import TrainResult
 from edgenas.search_spaces import SearchSpace, build_onnx
 
@@ -43,8 +44,6 @@ def train_winner(
     Returns:
         The epochs and the validation accuracy.
     """
-    import onnx
-
     from edgenas.training.budget import Budget
     from edgenas.training.compute import prepare
     from edgenas.training.compute import torch_device as chosen_device
@@ -74,7 +73,7 @@ def train_winner(
     )
     metadata = preprocessing_metadata(input_preprocessing(dataset, space, candidate), dataset.class_names)
     model = build_onnx(network, weights=trained.weights, precision=False, metadata=metadata)
-    onnx.save(model, str(output))
+    write_atomically(output, model.SerializeToString())
     return trained.result
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgenas.device_profiles import load_profile
 from edgenas.errors import BudgetNotMetError, UsageError
+from edgenas.files import replaced
 from edgenas.measuring import connect
 from edgenas.progress import say, warn
 from edgenas.quantization.device_scoring import Scorer
@@ -173,10 +174,8 @@ def _written(outcome: Outcome, source: Path, target: Path, device: str, parts: P
 
 def _copy(source: Path, target: Path) -> None:
     """One file in place of another, never a half of it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".unfinished")
-    shutil.copyfile(source, unfinished)
-    unfinished.replace(target)
+    with replaced(target) as unfinished:
+        shutil.copyfile(source, unfinished)
 
 
 def _float_warning(outcome: Outcome) -> list[str]:

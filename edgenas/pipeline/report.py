@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgenas.errors import ArtifactError, TableError, UsageError
+from edgenas.files import write_atomically
 from edgenas.latency_tables.kernels import KernelSpec, family_of
 from edgenas.latency_tables.observations import Observations, observe
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.pipeline.bundle import MANIFEST, REPORT, read_manifest, refresh_manifest
-from edgenas.pipeline.stages import write_atomically
 from edgenas.records import (
     NetworkPoint,
     Prediction,

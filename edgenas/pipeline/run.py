@@ -8,6 +8,7 @@ from pathlib import Path
 from edgenas.datasets import Dataset, load_dataset
 from edgenas.device_profiles import load_profile
 from edgenas.errors import UnknownKernelsError
+from edgenas.files import file_sha256
 from edgenas.pipeline.bundle import (
     FP32_MODEL,
     INT8_MODEL,
@@ -23,7 +24,7 @@ from edgenas.pipeline.profile import profile
 from edgenas.pipeline.quantize import quantize
 from edgenas.pipeline.report import report
 from edgenas.pipeline.search import search
-from edgenas.pipeline.stages import RunFolder, file_sha256
+from edgenas.pipeline.stages import RunFolder
 from edgenas.pipeline.train import train
 from edgenas.pipeline.validate import validate
 from edgenas.progress import say, warn

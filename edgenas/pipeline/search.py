@@ -12,10 +12,10 @@ import numpy as np
 
 from edgenas.device_profiles import DeviceProfile, load_profile
 from edgenas.errors import BudgetNotMetError, UnknownNameError, UsageError
+from edgenas.files import file_sha256, write_atomically
 from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.pipeline.finalists import measure_candidates
 from edgenas.pipeline.latency import compiled_latency
-from edgenas.pipeline.stages import file_sha256, write_atomically
 from edgenas.progress import say, warn
 from edgenas.records import Candidate, SearchResult
 from edgenas.search.accuracy import AccuracySource, MacsProxy

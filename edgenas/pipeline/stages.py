@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from edgenas.files import file_sha256, remove_unfinished, write_atomically
 from edgenas.progress import say
 from edgenas.records import Record
 
 Result = TypeVar("Result", bound=Record)
 _MARKS = ".stages"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces ``path`` in one step: a killed process leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class RunFolder:
@@ -42,6 +28,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path)
 
     def stage(
         self,

@@ -8,6 +8,7 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from edgenas.errors import ModelError
+from edgenas.files import write_atomically
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
@@ -18,10 +19,7 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
     """
     if model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF:
         raise ModelError(f"the model has {model.ByteSize()} bytes; one ONNX file holds 2 GB at most")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_bytes(model.SerializeToString())
-    unfinished.replace(path)
+    write_atomically(path, model.SerializeToString())
 
 
 def one_file(model: onnx.ModelProto, path: Path, folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgenas.errors import ArtifactError
+from edgenas.files import write_atomically
 from edgenas.progress import Task, track
 from edgenas.search.accuracy import AccuracySource
 from edgenas.search.history import History
@@ -103,10 +103,7 @@ class SearchLoop:
             "violations": history.violations.tolist(),
             "state": self._strategy.state(),
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(self._path)
+        write_atomically(self._path, json.dumps(content))
 
     def _restore(self) -> None:
         try:

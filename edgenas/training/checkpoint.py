@@ -9,16 +9,15 @@ from typing import Any
 import torch
 
 from edgenas.errors import ArtifactError
+from edgenas.files import replaced
 
 VERSION = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes ``state`` (tensors and plain values) under ``path``; a kill leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    torch.save({"version": VERSION, **state}, unfinished)
-    unfinished.replace(path)
+    with replaced(path) as unfinished:
+        torch.save({"version": VERSION, **state}, unfinished)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
