@@ -7,6 +7,7 @@ configuration, 3 a gate or budget was not met.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -491,15 +492,45 @@ def validate(**options: Any) -> Any:
     return stage(**options)
 
 
+def _gate_limits(command: Command) -> Command:
+    options = (
+        click.option("--latency-ms", type=MS, help="Latency that no model may exceed."),
+        click.option(
+            "--latency-statistic",
+            type=click.Choice(["repeatable", "p50", "p90", "p99"]),
+            help="What --latency-ms limits (default: the repeatable latency).",
+        ),
+        click.option("--size-mb", type=float, help="Size in MB that no model may exceed."),
+        click.option("--memory-mb", type=float, help="Peak memory in MB that no model may exceed."),
+        click.option("--min-accuracy", type=float, help="Accuracy that no model may miss, as a ratio."),
+        click.option("--max-slower", type=float, help="Share of latency that may be added (default: 0.03)."),
+        click.option("--max-larger", type=float, help="Share of size that may be added (default: 0.01)."),
+        click.option("--max-more-memory", type=float, help="Share of memory to be added (default: 0.10)."),
+        click.option("--max-drop", type=float, help="Accuracy that may be lost, as a ratio (default: 0.01)."),
+        click.option(
+            "--tolerate",
+            multiple=True,
+            type=click.Choice(["inconclusive", "incomparable"]),
+            help="A verdict that exits with 0, too; may be repeated.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @_command(cli)
-@click.argument("models", type=EXISTING, nargs=-1, required=True)
+@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @click.option("--baseline", type=EXISTING, required=True, help="The committed baseline, a JSON file.")
 @device_option
+@click.option("--table", type=EXISTING, help="Predict from this exported table; no device is used.")
 @click.option("--update", is_flag=True, help="Accept the models as the new baseline.")
 @click.option("--data", help="Labelled images, to judge accuracy too.")
+@_gate_limits
 @click.option("--markdown", "markdown_to", type=EXISTING, help="Write a summary for a pull request.")
 @click.option("--junit", "junit_to", type=EXISTING, help="Write JUnit XML.")
 @click.option("--json-file", "json_to", type=EXISTING, help="Write the result as JSON.")
+@click.option("--history", type=EXISTING, help="Add the result to this file; `report --checks` shows it.")
 @threads_option
 def check(**options: Any) -> Any:
     """Fail when models became larger, slower or worse than their baseline.
@@ -510,7 +541,12 @@ def check(**options: Any) -> Any:
     """
     from edgenas.pipeline.check import check as stage
 
-    return stage(**options)
+    result = stage(**options)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from edgenas.reporting.gate import github_annotations
+
+        click.echo(github_annotations(result), nl=False, err=True)
+    return result
 
 
 @cli.group()
@@ -636,7 +672,8 @@ def _exit_code(result: object) -> int:
     """3 where a verdict is anything but a pass, 1 where a table is damaged."""
     if not getattr(result, "intact", True):
         return 1
-    return 0 if getattr(result, "verdict", "pass") == "pass" else 3
+    passed = getattr(result, "verdict", "pass") == "pass"
+    return 0 if getattr(result, "accepted", passed) else 3
 
 
 def _usage_error(error: click.ClickException) -> int:

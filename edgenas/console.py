@@ -12,6 +12,8 @@ from edgenas.errors import EdgeNASError
 from edgenas.progress import Task, Watcher
 from edgenas.records import (
     Candidate,
+    CheckFinding,
+    CheckResult,
     DeviceCheck,
     DeviceSummary,
     Prediction,
@@ -314,6 +316,31 @@ def _check(result: DeviceCheck) -> Iterator[Any]:
     yield f"noise floor {percent(result.noise_floor)}"
 
 
+_UNDECIDED = {
+    "inconclusive": "too noisy to tell: run it again on a quieter device, or add --tolerate inconclusive",
+    "incomparable": "the baseline is of something else: accept a new one with --update, or add"
+    " --tolerate incomparable",
+}
+
+
+def _gate(result: CheckResult) -> Iterator[Any]:
+    from edgenas.reporting.gate import finding_value
+
+    def row(f: CheckFinding) -> list[str]:
+        values = [finding_value(f, number) for number in (f.baseline, f.value, f.limit)]
+        return [f.model, f.metric, *values, f.verdict, f.note]
+
+    headings = ("model", "metric", "baseline", "now", "limit", "verdict", "")
+    yield table(f"Gate on {result.device}", headings, [row(finding) for finding in result.findings])
+    if result.updated and result.verdict == "pass":
+        yield f"accepted as the new baseline: {result.baseline}"
+        return
+    how = f"latency {result.latency_source}, {result.threads} threads, {result.elapsed_s:.1f} s"
+    yield f"{result.verdict}: {result.baseline} ({how})"
+    undecided = {f.verdict for f in result.findings} - {"pass", "fail", *result.tolerated}
+    yield from (f"{verdict}: {_UNDECIDED[verdict]}" for verdict in sorted(undecided))
+
+
 def _train(result: TrainResult) -> Iterator[Any]:
     rows = [
         (
@@ -351,6 +378,7 @@ _VIEWS: dict[type, Callable[[Any], Iterator[Any]]] = {
     SearchResult: _search,
     QuantizeResult: _quantize,
     ValidateResult: _validate,
+    CheckResult: _gate,
     DeviceCheck: _check,
     TrainResult: _train,
     RunResult: _run,

@@ -558,7 +558,11 @@ class CheckFinding(Record):
 
 
 class CheckResult(Record):
-    """What the gate found. ``verdict`` is the worst of the findings'."""
+    """What the gate found. ``verdict`` is the worst of the findings'.
+
+    ``latency_source`` says how latency is known: measured with a clock, counted on a virtual board,
+    predicted from a table. Verdicts in ``tolerated`` open the gate, too.
+    """
 
     verdict: GateVerdict
     device: str
@@ -568,3 +572,13 @@ class CheckResult(Record):
     findings: tuple[CheckFinding, ...]
     environment: Environment | None = None
     elapsed_s: float = 0.0
+    latency_source: Literal["measured", "virtual", "predicted"] = "measured"
+    tolerated: tuple[GateVerdict, ...] = ()
+    created_at: str = ""
+    commit: str = ""
+    schema_version: int = 1
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the gate opens."""
+        return all(finding.verdict in ("pass", *self.tolerated) for finding in self.findings)

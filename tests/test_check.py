@@ -5,19 +5,35 @@ import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgenas.errors import ArtifactError, BudgetNotMetError, ModelError, UnknownNameError, UsageError
+from edgenas.device_profiles import load_profile
+from edgenas.errors import (
+    ArtifactError,
+    BudgetNotMetError,
+    ModelError,
+    UnknownKernelsError,
+    UnknownNameError,
+    UsageError,
+)
+from edgenas.latency_tables.exchange import export_json
+from edgenas.latency_tables.rows import NetworkRow
+from edgenas.latency_tables.table import LatencyTable
+from edgenas.measuring import connect
 from edgenas.pipeline.ab_test import FILLER_SIZE, judge, slowed
 from edgenas.pipeline.baseline import read_baseline, write_baseline
-from edgenas.pipeline.check import Allowance, check
+from edgenas.pipeline.check import check
+from edgenas.pipeline.check_history import read_history
 from edgenas.pipeline.ci_init import ci_init
-from edgenas.pipeline.gate_findings import accuracy_drop, growth, worst
-from edgenas.pipeline.skeleton import seeded_model, strip_weights, structure
+from edgenas.pipeline.gate_findings import accuracy_drop, budget, floor, growth, worst
+from edgenas.pipeline.gate_limits import allowance_from
+from edgenas.pipeline.gate_model import named_models
+from edgenas.pipeline.skeleton import same_network, seeded_model, strip_weights, structure
 from edgenas.records import CheckFinding, CheckResult
 from edgenas.reporting.gate import github_annotations, junit, markdown
 from edgenas.workspace import Workspace
@@ -124,6 +140,20 @@ def test_a_skeleton_has_no_weights_and_runs_alike_every_time() -> None:
     assert seeded.SerializeToString() != seeded_model(skeleton, role="new").SerializeToString()
 
 
+def test_constants_and_subgraphs_lose_their_weights_too() -> None:
+    model = network()
+    weight = model.graph.initializer.pop()
+    model.graph.node.insert(0, helper.make_node("Constant", [], [weight.name], value=weight))
+    model.graph.doc_string = "secret"
+    skeleton = strip_weights(model)
+    assert not skeleton.graph.node[0].attribute[0].t.raw_data
+    assert skeleton.graph.doc_string == ""
+    assert structure(model)[0] == structure(network())[0]
+    assert run(seeded_model(skeleton, role="old"))[0].shape == (1, 16, 1, 1)
+    assert same_network(skeleton, strip_weights(model))
+    assert not same_network(skeleton, strip_weights(network(layers=4)))
+
+
 def test_a_skeleton_keeps_scales_and_zero_points() -> None:
     model = network(channels=40, layers=1)
     scales = np.linspace(0.01, 0.02, 40).astype(np.float32)
@@ -217,22 +247,127 @@ def test_another_thread_count_is_incomparable(accepted: Path) -> None:
 
 def test_absolute_limits_hold_and_keep_a_baseline_from_being_accepted(accepted: Path) -> None:
     before = (accepted / "ci" / "baseline.json").read_bytes()
-    tight = Allowance(size_mb=0.001)
-    found = gate(accepted, accepted / "net.onnx", allowance=tight)
-    assert found["size_mb"].verdict == "fail"
-    with pytest.raises(BudgetNotMetError, match="no baseline"):
-        gate(accepted, accepted / "net.onnx", allowance=tight, update=True)
+    found = gate(accepted, accepted / "net.onnx", size_mb=0.001, latency_ms=1e-4, latency_statistic="p90")
+    assert (found["limit.size_mb"].verdict, found["limit.latency_p90_ms"].verdict) == ("fail", "fail")
+    quantiles = [found[f"latency_p{number}_ms"] for number in (50, 90, 99)]
+    assert all(one.value and one.baseline for one in quantiles)
+    assert quantiles[0].value <= quantiles[1].value <= quantiles[2].value
+    with pytest.raises(BudgetNotMetError, match=r"no baseline: limit.size_mb"):
+        gate(accepted, accepted / "net.onnx", size_mb=0.001, update=True)
     assert (accepted / "ci" / "baseline.json").read_bytes() == before
 
 
 def test_names_are_checked_before_anything_is_measured(accepted: Path, tmp_path: Path) -> None:
-    renamed = save(network(), tmp_path / "other.onnx")
+    renamed = save(network(seed=9), tmp_path / "other.onnx")
     with pytest.raises(UnknownNameError, match="known: net") as caught:
         gate(accepted, renamed)
     assert "it is 'net' under another name" in caught.value.hint
     twin = save(network(), tmp_path / "a" / "other.onnx")
     with pytest.raises(UsageError, match="two models are named 'other'"):
         check([renamed, twin], baseline=tmp_path / "b.json")
+    assert named_models([renamed, f"twin={twin}"]) == {"other": renamed, "twin": twin}
+
+
+def test_a_baseline_that_failed_its_own_gate_is_refused(accepted: Path, tmp_path: Path) -> None:
+    good = read_baseline(accepted / "ci" / "baseline.json")
+    assert good.verdict == "pass"
+    write_baseline(tmp_path / "b.json", msgspec.structs.replace(good, verdict="inconclusive"))
+    with pytest.raises(ArtifactError, match="its own gate"):
+        read_baseline(tmp_path / "b.json")
+
+
+def test_limits_come_from_the_configuration_and_verdicts_can_be_tolerated(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    (tmp_path / "edgenas.toml").write_text('[check]\nmax_slower = 0.05\ntolerate = ["incomparable"]\n')
+    found = allowance_from({"max_larger": 0.5, "size_mb": None}, (), workspace)
+    assert (found.max_slower, found.max_larger, found.size_mb) == (0.05, 0.5, None)
+    assert found.accepts("incomparable")
+    assert not found.accepts("inconclusive")
+    (tmp_path / "edgenas.toml").write_text("[check]\nmax_slowr = 0.05\n")
+    with pytest.raises(UsageError, match="max_slowr"):
+        allowance_from({}, (), workspace)
+    with pytest.raises(UsageError, match="it is a share"):
+        allowance_from({"max_drop": -1.0}, (), Workspace(tmp_path / "none"))
+
+
+def test_a_limit_within_the_interval_of_what_was_measured_is_inconclusive() -> None:
+    assert budget("m", "latency_ms", 1.0, 1.01, relative_halfwidth=0.02).verdict == "inconclusive"
+    assert budget("m", "latency_ms", 1.0, 1.03, relative_halfwidth=0.02).verdict == "pass"
+    assert budget("m", "latency_ms", 1.0, 0.97, relative_halfwidth=0.02).verdict == "fail"
+    assert floor("m", "accuracy", 0.8, 0.9).verdict == "fail"
+    assert floor("m", "accuracy", 0.9, 0.9).verdict == "pass"
+
+
+# --- without a device ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a small exported table and a baseline that was predicted from it."""
+    folder = tmp_path_factory.mktemp("predicted")
+    files = [save(network(channels, layers), folder / "fit" / f"{channels}-{layers}.onnx")
+             for channels in (8, 16) for layers in (2, 3)]  # fmt: skip
+    with (
+        connect(load_profile("local", Workspace(folder))) as agent,
+        LatencyTable.open(folder / "t.sqlite", create=True, device="local") as table,
+    ):
+        shipped = {agent.ship(file): file for file in files}
+        for latency in agent.compare(list(shipped), threads=1, min_rounds=4, max_rounds=4):
+            sha256 = latency.model_sha256
+            table.add_network(NetworkRow(
+                model_sha256=sha256, name=shipped[sha256].stem, space="models", precision="fp32", role="fit"
+            ))  # fmt: skip
+            table.add_trace(agent.trace(sha256, threads=1, runs=3), agent.environment)
+            table.add_latency(latency, agent.environment)
+        export_json(table, folder / "ci" / "local.json")
+    model = save(network(), folder / "net.onnx")
+    result = check(
+        [model], baseline=folder / "ci" / "baseline.json", table=folder / "ci" / "local.json", update=True,
+        workspace=Workspace(folder),
+    )  # fmt: skip
+    assert (result.latency_source, result.verdict) == ("predicted", "pass")
+    return folder
+
+
+def test_a_prediction_needs_no_device_and_repeats_itself(predicted: Path, tmp_path: Path) -> None:
+    before = (predicted / "ci" / "local.json").read_bytes()
+    assert read_baseline(predicted / "ci" / "baseline.json").table == "local.json"
+    same = save(network(seed=3), tmp_path / "net.onnx")
+    found, again = (gate(predicted, same)["latency_ms"] for _ in range(2))
+    assert (found.verdict, found.value) == ("pass", found.baseline)
+    assert found == again
+    slower = gate(predicted, save(network(layers=4), tmp_path / "net.onnx"))["latency_ms"]
+    assert slower.verdict == "fail"
+    assert slower.value > slower.limit > slower.baseline
+    assert (predicted / "ci" / "local.json").read_bytes() == before
+
+
+def test_what_a_table_cannot_price_is_an_error_and_never_zero(predicted: Path, tmp_path: Path) -> None:
+    model = network()
+    model.graph.node.insert(2, helper.make_node("Erf", ["r0"], ["e0"]))
+    model.graph.node[3].input[0] = "e0"
+    with pytest.raises(UnknownKernelsError, match="Erf"):
+        gate(predicted, save(model, tmp_path / "net.onnx"))
+    with pytest.raises(UsageError, match="neither memory nor quantiles"):
+        gate(predicted, predicted / "net.onnx", memory_mb=1.0)
+    with pytest.raises(UsageError, match="either measured or predicted"):
+        gate(predicted, predicted / "net.onnx", table=Path("t.json"), device="local")
+
+
+def test_results_are_kept_one_after_the_other(predicted: Path) -> None:
+    history = predicted / "history.jsonl"
+    for _ in range(2):
+        gate(predicted, predicted / "net.onnx", history=history)
+    with history.open("ab") as stream:
+        stream.write(b'{"verdict": "pa')  # a killed process
+    found = read_history(history)
+    assert [one.verdict for one in found] == ["pass", "pass"]
+    assert all(one.created_at and one.latency_source == "predicted" for one in found)
+    gate(predicted, predicted / "net.onnx", history=history)
+    assert len(read_history(history)) == 3
+    history.write_bytes(b"{}\n")
+    with pytest.raises(ArtifactError, match="line 1"):
+        read_history(history)
 
 
 def test_bad_baselines_are_refused(accepted: Path, tmp_path: Path) -> None:

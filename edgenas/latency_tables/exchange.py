@@ -63,6 +63,44 @@ def import_rows(table: LatencyTable, source: Path) -> dict[str, int]:
     return added
 
 
+def open_copy(source: Path, folder: Path) -> LatencyTable:
+    """A table that may be read and written without ``source`` ever changing.
+
+    Args:
+        source: a table's SQLite file or its JSON export.
+        folder: an empty folder for the copy; keep it as long as the table.
+
+    Raises:
+        TableError: the source is missing, damaged, no latency table, or from another version.
+    """
+    if not source.is_file():
+        raise TableError(f"there is no table at {source}", hint=f"edgenas table export --output {source}")
+    device = _exported_device(source) if source.suffix == ".json" else _stored_device(source)
+    table = LatencyTable.open(folder / "copy.sqlite", create=True, device=device)
+    try:
+        import_rows(table, source)
+    except BaseException:
+        table.close()
+        raise
+    return table
+
+
+def _exported_device(source: Path) -> str:
+    device = _exported(source).get("device")
+    if not isinstance(device, str):
+        raise TableError(f"{source} does not say which device it is of")
+    return device
+
+
+def _stored_device(source: Path) -> str:
+    database = Database(source)
+    try:
+        found = database.connection.execute("SELECT value FROM meta WHERE name = 'device'").fetchone()
+    finally:
+        database.close()
+    return str(found[0]) if found else source.stem
+
+
 def _from_sqlite(source: Path) -> dict[str, list[dict[str, Any]]]:
     database = Database(source)
     try:
@@ -72,6 +110,11 @@ def _from_sqlite(source: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _from_json(source: Path) -> dict[str, list[dict[str, Any]]]:
+    tables: dict[str, list[dict[str, Any]]] = _exported(source)["tables"]
+    return {name: tables.get(name, []) for name in CHECKED_TABLES}
+
+
+def _exported(source: Path) -> dict[str, Any]:
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -83,8 +126,7 @@ def _from_json(source: Path) -> dict[str, list[dict[str, Any]]]:
             f"{source} has version {content.get('version')}; this EdgeNAS imports version {SCHEMA_VERSION}",
             hint="export it again with the same EdgeNAS",
         )
-    tables: dict[str, list[dict[str, Any]]] = content["tables"]
-    return {name: tables.get(name, []) for name in CHECKED_TABLES}
+    return content
 
 
 def _check(rows: Iterable[dict[str, Any]], name: str, source: Path) -> None:

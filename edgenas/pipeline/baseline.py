@@ -7,20 +7,23 @@ import gzip
 import hashlib
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import onnx
 
 from edgenas.errors import ArtifactError
 from edgenas.files import write_atomically
-from edgenas.records import Characterisation, Environment, Record
+from edgenas.records import Characterisation, Environment, GateVerdict, Record
 
 BASELINE_VERSION = 1
 
 
 class BaselineModel(Record):
-    """One model as it was accepted. ``skeleton`` is its weight-free ONNX, gzip in base64."""
+    """One model as it was accepted. ``skeleton`` is its weight-free ONNX, gzip in base64.
+
+    ``characterisation`` is None where latency was predicted.
+    """
 
     name: str
     sha256: str
@@ -28,7 +31,8 @@ class BaselineModel(Record):
     parameters: int
     ops: dict[str, int]
     accuracy: float | None
-    characterisation: Characterisation
+    latency_ms: float
+    characterisation: Characterisation | None
     skeleton: str
 
     def graph(self) -> onnx.ModelProto:
@@ -37,7 +41,12 @@ class BaselineModel(Record):
 
 
 class Baseline(Record):
-    """All accepted models, where they were measured, and a checksum over everything else."""
+    """All accepted models, how and where their latency is known, and a checksum over everything else.
+
+    ``verdict`` is that of the models' own gate: the absolute limits, and old against old.
+    ``table`` is the table that predicts, as a path from the baseline's folder; empty where a device
+    is measured.
+    """
 
     schema_version: int
     created_at: str
@@ -46,7 +55,10 @@ class Baseline(Record):
     commit: str
     device: str
     threads: int
+    latency_source: Literal["measured", "virtual", "predicted"]
+    table: str
     environment: Environment
+    verdict: GateVerdict
     models: tuple[BaselineModel, ...]
     checksum: str = ""
 
@@ -71,7 +83,8 @@ def read_baseline(path: Path) -> Baseline:
     """The baseline in a file.
 
     Raises:
-        ArtifactError: it is missing, damaged, edited by hand or from a newer version.
+        ArtifactError: it is missing, damaged, edited by hand, from a newer version, or of models that
+            did not pass their own gate.
     """
     again = f"accept the models as they are: edgenas check MODEL.onnx --baseline {path} --update"
     try:
@@ -89,6 +102,8 @@ def read_baseline(path: Path) -> Baseline:
         raise ArtifactError(f"{path} is damaged: {error}", hint=again) from error
     if baseline.checksum != baseline.computed_checksum():
         raise ArtifactError(f"{path} was edited: its checksum does not match", hint=again)
+    if baseline.verdict != "pass":
+        raise ArtifactError(f"{path} did not pass its own gate ({baseline.verdict})", hint=again)
     return baseline
 
 

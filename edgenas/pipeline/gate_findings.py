@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from edgenas.records import CheckFinding, GateVerdict
 
 WORST_FIRST: tuple[GateVerdict, ...] = ("fail", "incomparable", "inconclusive", "pass")
@@ -14,18 +16,32 @@ def worst(verdicts: Sequence[GateVerdict]) -> GateVerdict:
     return next((verdict for verdict in WORST_FIRST if verdict in verdicts), "pass")
 
 
-def budget(model: str, metric: str, value: float, limit: float) -> CheckFinding:
-    """An absolute limit, whatever the baseline says."""
-    verdict: GateVerdict = "pass" if value <= limit else "fail"
+def budget(
+    model: str, metric: str, value: float, limit: float, *, relative_halfwidth: float = 0.0
+) -> CheckFinding:
+    """An absolute limit, whatever the baseline says.
+
+    Args:
+        relative_halfwidth: how well the value is known; a limit within it is inconclusive.
+    """
+    low, high = value * (1.0 - relative_halfwidth), value * (1.0 + relative_halfwidth)
+    verdict: GateVerdict = "fail" if low > limit else "pass" if high <= limit else "inconclusive"
     return CheckFinding(
         model=model,
-        metric=metric,
+        metric=f"limit.{metric}",
         baseline=None,
         value=value,
         limit=limit,
         verdict=verdict,
         note="absolute limit",
+        interval=(low, high) if relative_halfwidth else None,
     )
+
+
+def floor(model: str, metric: str, value: float, limit: float) -> CheckFinding:
+    """An absolute limit from below."""
+    found = budget(model, metric, -value, -limit)
+    return msgspec.structs.replace(found, value=value, limit=limit, note="absolute limit, at least")
 
 
 def growth(model: str, metric: str, was: int, now: int, *, share: float, floor: int = 0) -> CheckFinding:

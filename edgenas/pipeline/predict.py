@@ -23,7 +23,7 @@ from edgenas.records import KernelTrace, Precision, Prediction
 from edgenas.workspace import Workspace
 
 _QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
-_HOSTS = {"onnxruntime": "local", "openvino": "local-openvino"}
+HOSTS = {"onnxruntime": "local", "openvino": "local-openvino"}
 
 
 def predict(
@@ -110,7 +110,7 @@ class _StructureSource:
             return trace
 
     def _from_host(self, file: Path, unreachable: DeviceUnreachableError) -> KernelTrace:
-        host = _HOSTS[self.profile.runtime]
+        host = HOSTS[self.profile.runtime]
         if self.profile.id == host:
             raise unreachable
         warn(f"{unreachable.message}; the kernels are those of this machine's runtime")

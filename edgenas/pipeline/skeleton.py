@@ -7,6 +7,7 @@ and gives nothing of the training away.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -19,20 +20,29 @@ _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def strip_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose large initializers hold mean, deviation, least and largest value instead of data.
+    """A copy whose large weights hold mean, deviation, least and largest value instead of data.
 
-    Scales and zero points of quantized tensors stay, as do initializers of up to 32 elements.
+    Weights are initializers and constants, those of subgraphs too. Scales and zero points of
+    quantized tensors stay, as do weights of up to 32 elements; metadata and comments go.
     """
     stripped = onnx.ModelProto()
     stripped.CopyFrom(model)
-    kept = {
-        name for node in model.graph.node if node.op_type in _QUANTIZERS for name in node.input[1:] if name
-    }
-    for tensor in stripped.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.size > KEPT_ELEMENTS and tensor.name not in kept and values.dtype.kind in "fiu":
-            _forget(tensor, values)
+    stripped.doc_string = stripped.graph.doc_string = ""
+    del stripped.metadata_props[:]
+    for graph in _graphs(stripped.graph):
+        kept = {name for node in graph.node if node.op_type in _QUANTIZERS for name in node.input[1:] if name}
+        for node in graph.node:
+            node.doc_string = ""
+        for name, tensor in _weights(graph):
+            values = numpy_helper.to_array(tensor)
+            if values.size > KEPT_ELEMENTS and name not in kept and values.dtype.kind in "fiu":
+                _forget(tensor, values)
     return stripped
+
+
+def same_network(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
+    """Whether two skeletons differ in their weights' statistics at most."""
+    return _anonymous(one) == _anonymous(other)
 
 
 def seeded_model(skeleton: onnx.ModelProto, *, role: str) -> onnx.ModelProto:
@@ -43,7 +53,8 @@ def seeded_model(skeleton: onnx.ModelProto, *, role: str) -> onnx.ModelProto:
     """
     model = onnx.ModelProto()
     model.CopyFrom(skeleton)
-    for number, tensor in enumerate(model.graph.initializer):
+    weights = (weight for graph in _graphs(model.graph) for _, weight in _weights(graph))
+    for number, tensor in enumerate(weights):
         statistics = _statistics(tensor)
         if statistics is not None:
             values = _draw(np.random.default_rng(number), tensor, statistics)
@@ -53,9 +64,41 @@ def seeded_model(skeleton: onnx.ModelProto, *, role: str) -> onnx.ModelProto:
 
 
 def structure(model: onnx.ModelProto) -> tuple[int, dict[str, int]]:
-    """The number of parameters and how often each operator stands in the graph."""
-    parameters = sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in model.graph.initializer)
-    return parameters, dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
+    """The number of parameters and how often each operator stands in the model, subgraphs included."""
+    graphs = list(_graphs(model.graph))
+    weights = [weight for graph in graphs for _, weight in _weights(graph)]
+    parameters = sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in weights)
+    ops = Counter(node.op_type for graph in graphs for node in graph.node)
+    return parameters, dict(sorted(ops.items()))
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and the subgraphs of its control flow."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(inner)
+
+
+def _weights(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Initializers, and the tensors of constants, by the name that other nodes call them."""
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.HasField("t"):
+                yield node.output[0], attribute.t
+
+
+def _anonymous(skeleton: onnx.ModelProto) -> bytes:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(skeleton)
+    for graph in _graphs(copy.graph):
+        for _, tensor in _weights(graph):
+            name, data_type, dims = tensor.name, tensor.data_type, list(tensor.dims)
+            tensor.CopyFrom(onnx.TensorProto(name=name, data_type=data_type, dims=dims))
+    return bytes(copy.SerializeToString(deterministic=True))
 
 
 def _forget(tensor: onnx.TensorProto, values: NDArray[np.generic]) -> None:

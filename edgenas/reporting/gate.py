@@ -22,7 +22,9 @@ def markdown(result: CheckResult) -> str:
         "|---|---|--:|--:|--:|---|---|",
     ]
     for finding in result.findings:
-        values = [_value(finding, number) for number in (finding.baseline, finding.value, finding.limit)]
+        values = [
+            finding_value(finding, number) for number in (finding.baseline, finding.value, finding.limit)
+        ]
         verdict = f"{MARKS[finding.verdict]} {finding.verdict}"
         cells = [_plain(finding.model), _plain(finding.metric), *values, verdict, _plain(finding.note)]
         lines.append(f"| {' | '.join(cells)} |")
@@ -65,21 +67,24 @@ def github_annotations(result: CheckResult) -> str:
 
 def sentence(finding: CheckFinding) -> str:
     """One finding in words."""
-    was, now, limit = (_value(finding, number) for number in (finding.baseline, finding.value, finding.limit))
+    was, now, limit = (
+        finding_value(finding, number) for number in (finding.baseline, finding.value, finding.limit)
+    )
     text = f"{finding.model}: {finding.metric} {finding.verdict}"
     if finding.value is not None:
         text += f", {now} (baseline {was}, limit {limit})"
     return f"{text}; {finding.note}" if finding.note else text
 
 
-def _value(finding: CheckFinding, value: float | None) -> str:
+def finding_value(finding: CheckFinding, value: float | None) -> str:
+    """A value of a finding with the unit of its metric."""
     if value is None:
         return "-"
-    if finding.metric == "latency_ms":
+    if finding.metric.endswith("_ms"):
         return milliseconds(value)
     if finding.metric.endswith("_bytes"):
         return size(round(value))
-    if finding.metric == "accuracy":
+    if finding.metric.endswith("accuracy"):
         return percent(value)
     return shown(int(value)) if float(value).is_integer() else shown(value)
 

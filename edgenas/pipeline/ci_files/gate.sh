@@ -9,7 +9,7 @@ results="${EDGENAS_RESULTS:-gate-results}"
 mkdir -p "$results"
 status=0
 edgenas check "$@" --baseline "${EDGENAS_BASELINE:-ci/baseline.json}" \
-    --markdown "$results/summary.md" --junit "$results/junit.xml" || status=$?
+    --markdown "$results/summary.md" --junit "$results/junit.xml" --history "$results/history.jsonl" || status=$?
 if [ -n "${GITHUB_STEP_SUMMARY:-}" ] && [ -f "$results/summary.md" ]; then
     cat "$results/summary.md" >>"$GITHUB_STEP_SUMMARY"
 fi
