@@ -29,7 +29,8 @@ from edgenas.training import (  # noqa: E402
     train_supernet,
 )
 from edgenas.training.augmentation import augment, resized  # noqa: E402
-from edgenas.training.budget import Spending  # noqa: E402
+from edgenas.training.budget import Clock, StepBudget, load_step_budget, save_step_budget  # noqa: E402
+from edgenas.training.checkpoint import load_checkpoint  # noqa: E402
 from edgenas.training.folded import FoldedNetwork, quantized_activation, quantized_weight  # noqa: E402
 from edgenas.training.networks import Teacher  # noqa: E402
 
@@ -260,24 +261,60 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
 
 
 def test_pauses_do_not_count() -> None:
-    spending = Spending(Budget(cpu_seconds=100.0), steps=1, cpu_seconds=3.0)
+    clock = Clock(3.0)
     sum(range(200_000))
-    assert spending.cpu_seconds == 3.0
-    spending.start()
-    sum(range(200_000))
-    spending.pause()
-    spent = spending.cpu_seconds
+    assert clock.cpu_seconds == 3.0
+    with clock.running():
+        sum(range(200_000))
+    spent = clock.cpu_seconds
     assert spent > 3.0
     sum(range(200_000))
-    assert spending.cpu_seconds == spent
+    assert clock.cpu_seconds == spent
 
 
-def test_a_budget_in_cpu_seconds_ends_training_in_the_middle_of_an_epoch(
-    space: StagedSpace, data: TrainingData, tmp_path: Path
+def test_cpu_seconds_become_steps_once_and_a_killed_training_keeps_them(
+    space: StagedSpace, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = space.network(space.smallest())
-    trained = train_network(network, data, folder=tmp_path, budget=Budget(cpu_seconds=0.3), recipe=SMALL)
-    assert 0.3 <= trained.result.elapsed_s < 3.0
+    """Killed before its first epoch and after it, a training ends as one that was never stopped.
+
+    The whole one prices its steps, the other one is given them: trial steps leave no trace.
+    """
+
+    def train(folder: Path) -> Supernet:
+        return train_supernet(space, data, folder=folder, budget=Budget(cpu_seconds=1.0), recipe=SMALL)[0]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = train(whole)
+    state = load_checkpoint(whole / "supernet.pt")
+    assert state["step"] == state["steps"] > data.steps(SMALL.batch_size)
+    killed.mkdir()
+    (killed / "supernet.steps.json").write_bytes((whole / "supernet.steps.json").read_bytes())
+
+    batches = TrainingData.batches
+    for epochs in (0, 1):
+
+        def stopped(self: TrainingData, *arguments: object, after: int = epochs) -> object:
+            if (killed / "supernet.pt").exists() == bool(after):
+                raise KeyboardInterrupt
+            return batches(self, *arguments)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(TrainingData, "batches", stopped)
+            train(killed)
+    assert load_checkpoint(killed / "supernet.pt")["step"] == data.steps(SMALL.batch_size)
+    assert torch.equal(flat(expected), flat(train(killed)))
+
+
+def test_a_step_budget_of_another_training_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "supernet.steps.json"
+    kept = StepBudget(identity="mine", steps=7, step_cpu_seconds=0.5, cpu_seconds=1.0)
+    assert load_step_budget(path, "mine") is None
+    save_step_budget(path, kept)
+    assert load_step_budget(path, "mine") == kept
+    assert load_step_budget(path, "another's") is None
+    path.write_text(path.read_text().replace('"version": 1', '"version": 99'))
+    with pytest.raises(ArtifactError, match="version 99"):
+        load_step_budget(path, "mine")
 
 
 # --- training ---------------------------------------------------------------------------------------

@@ -1,11 +1,19 @@
-"""How long to train: whole epochs, or CPU seconds of this process."""
+"""How long to train: whole epochs, or CPU seconds, which become a number of steps once."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from edgenas.errors import UsageError
+import msgspec
+
+from edgenas.errors import ArtifactError, UsageError
+from edgenas.files import write_atomically
 from edgenas.records import Record
+
+VERSION = 1
 
 
 class Budget(Record):
@@ -28,42 +36,67 @@ class Budget(Record):
             raise UsageError(f"a training budget must be positive, found {self.epochs or self.cpu_seconds}")
 
 
-class Spending:
-    """What of a budget is used up; ``cpu_seconds`` before this process are carried over.
+class StepBudget(Record):
+    """The steps that a budget in CPU seconds was found to be worth.
 
-    Args:
-        steps: steps of one epoch.
+    It is kept beside the checkpoint, because a training that goes on after a kill must have the same
+    schedule as one that was never stopped, and no two measurements of a step agree.
+
+    Attributes:
+        identity: the training that it is for.
+        steps: of the whole training.
+        step_cpu_seconds: what a step was measured to take.
+        cpu_seconds: what measuring took; it counts as spent.
     """
 
-    def __init__(self, budget: Budget, steps: int, *, step: int = 0, cpu_seconds: float = 0.0) -> None:
-        self._budget = budget
-        self._steps = steps
-        self.step = step
-        self._before = cpu_seconds
+    identity: str
+    steps: int
+    step_cpu_seconds: float
+    cpu_seconds: float
+    version: int = VERSION
+
+
+def save_step_budget(path: Path, found: StepBudget) -> None:
+    """Keeps ``found`` in ``path``, whole or not at all."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(found), indent=1))
+
+
+def load_step_budget(path: Path, identity: str) -> StepBudget | None:
+    """What was found for the same training before; None where nothing was.
+
+    Raises:
+        ArtifactError: the file is damaged or from a newer version.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=StepBudget)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise ArtifactError(f"{path} is damaged: {error}", hint="delete it and train again") from error
+    if found.version > VERSION:
+        raise ArtifactError(
+            f"{path} has version {found.version}, this EdgeNAS reads up to {VERSION}", hint="update EdgeNAS"
+        )
+    return found if found.identity == identity else None
+
+
+class Clock:
+    """CPU seconds of this process while it runs, on top of those ``before``."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before = before
         self._started: float | None = None
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU seconds spent between ``start`` and ``pause``."""
+        """What was spent while the clock ran."""
         return self._before + (0.0 if self._started is None else time.process_time() - self._started)
 
-    @property
-    def fraction(self) -> float:
-        """Share of the budget that is spent, 0..1."""
-        if self._budget.cpu_seconds is not None:
-            return min(self.cpu_seconds / self._budget.cpu_seconds, 1.0)
-        assert self._budget.epochs is not None, "a budget has one of the two"
-        return min(self.step / (self._budget.epochs * self._steps), 1.0)
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left."""
-        return self.fraction >= 1.0
-
-    def start(self) -> None:
-        """The clock runs."""
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The clock runs inside the block."""
         self._started = time.process_time()
-
-    def pause(self) -> None:
-        """The clock stands still until ``start``."""
-        self._before, self._started = self.cpu_seconds, None
+        try:
+            yield
+        finally:
+            self._before, self._started = self.cpu_seconds, None

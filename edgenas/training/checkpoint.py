@@ -11,7 +11,7 @@ import torch
 from edgenas.errors import ArtifactError
 from edgenas.files import replaced
 
-VERSION = 1
+VERSION = 2  # 2: the steps of the whole training stand beside those that are done
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
