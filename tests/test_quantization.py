@@ -13,7 +13,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgenas.errors import ArtifactError, DataError, ModelError, UsageError
 from edgenas.quantization.calibration import calibrate
-from edgenas.quantization.decision import Judged, Limits, decide, estimated_drop, paired_p_value
+from edgenas.quantization.decision import (
+    Judged,
+    LatencyRatio,
+    Limits,
+    decide,
+    estimated_drop,
+    latency_ratio,
+    paired_p_value,
+)
 from edgenas.quantization.equalization import equalize
 from edgenas.quantization.graph import Graph, copy_model
 from edgenas.quantization.inputs import ArrayInputs, load_arrays
@@ -399,8 +407,10 @@ def test_the_fastest_assignment_is_the_best_of_all(rows):
 # --- decision -------------------------------------------------------------------------------------
 
 
-def _judged(name, latency_ms, drop):
-    return Judged(name, latency_ms, None, 0.1, drop)
+def _judged(name, latency_ms, drop, *, doubt=0.01, kernels=3):
+    """Float takes 1 ms."""
+    ratio = LatencyRatio(latency_ms, latency_ms * (1 - doubt), latency_ms * (1 + doubt))
+    return Judged(name, latency_ms, None, 0.1, drop, ratio, kernels)
 
 
 def test_the_fastest_of_the_equally_accurate_wins():
@@ -417,6 +427,40 @@ def test_float_wins_where_int8_is_slower_or_wrong():
     assert verdict.winner is None
     assert verdict.best_int8 == "slow"
     assert verdict.reasons["slow"].startswith("slower")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [
+        (_judged("lucky", 0.97, 0.0, doubt=0.05), "not faster than float beyond doubt"),
+        (_judged("renamed", 0.5, 0.0, kernels=0), "no kernel of it runs on integers"),
+    ],
+)
+@pytest.mark.parametrize("limit_ms", [None, 0.98, 0.1])
+def test_float_wins_where_the_gain_is_luck_or_no_kernel_is_integer(candidate, reason, limit_ms):
+    verdict = decide([candidate], Limits(0.01, 1.0, limit_ms), float_accuracy=None)
+    assert verdict.winner is None
+    assert verdict.best_int8 == candidate.name
+    if limit_ms != 0.1:
+        assert verdict.reasons[candidate.name].startswith(reason)
+
+
+def test_a_device_that_cannot_tell_its_kernels_is_believed_by_the_clock():
+    verdict = decide([_judged("a", 0.5, 0.0, kernels=None)], Limits(0.01, 1.0), float_accuracy=None)
+    assert verdict.winner == "a"
+
+
+def test_the_interval_of_a_ratio_holds_what_it_promises():
+    """Passes differ by a percent: of equal models hardly one is called faster, of faster ones most are."""
+    generator = np.random.default_rng(0)
+
+    def called_faster(factor):
+        passes = generator.normal(0, 0.01, (5, 1)) + generator.normal(0, 0.02, (5, 8))
+        mine = generator.normal(0, 0.01, (5, 1)) + generator.normal(0, 0.02, (5, 8)) + np.log(factor)
+        return latency_ratio(np.exp(passes), np.exp(mine), comparisons=6).high < 1.0
+
+    assert sum(called_faster(1.0) for _ in range(1000)) < 15
+    assert sum(called_faster(0.9) for _ in range(200)) > 180
 
 
 def test_an_unreachable_limit_gives_the_fastest_accurate():

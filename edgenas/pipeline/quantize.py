@@ -110,7 +110,7 @@ def quantize(
         explorer = Explorer(quantizer, scorer, parts.screening, trials / "candidates")
         outcome = Tournament(explorer, parts.selection, max_drop, latency_ms).run(start_float_layers)
     result = _written(outcome, scorer.float_model, target, profile.id, parts)
-    shutil.rmtree(trials / "candidates")
+    shutil.rmtree(trials / "candidates", ignore_errors=True)  # not there where nothing could be built
     _check_limit(result, latency_ms)
     return result
 
@@ -183,7 +183,8 @@ def _float_warning(outcome: Outcome) -> list[str]:
         return []
     best = outcome.verdict.best_int8
     if best is None:
-        reason = "no int8 model runs on this device"
+        failed = next((c.error for c in outcome.candidates if c.error is not None), None)
+        reason = f"no int8 model of it works: {failed}"
     else:
         reason = f"the best int8 model, {best}, is out: {outcome.verdict.reasons[best]}"
     warning = f"the output is the float model: {reason}"

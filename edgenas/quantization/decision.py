@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from edgenas.quantization.outputs import OutputScore
 
@@ -17,6 +17,40 @@ from edgenas.quantization.outputs import OutputScore
 LOSS_PER_FLIP = 0.4
 MATERIAL_SHARE = 0.25  # of max_drop: estimated drops closer than this do not decide, latency does
 SAME_LATENCY = 1.02  # latencies within this factor are one: no device repeats itself better
+CONFIDENCE = 0.95  # that no candidate is called faster than float which is not
+
+
+@dataclass(frozen=True)
+class LatencyRatio:
+    """A candidate's latency over float's, with its interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+def latency_ratio(
+    float_passes: Sequence[Sequence[float]], passes: Sequence[Sequence[float]], *, comparisons: int
+) -> LatencyRatio:
+    """The ratio from interleaved rounds of several passes.
+
+    A pass loads its sessions afresh, because where their memory lies can be worth a percent; so the
+    passes are what is drawn independently, and the interval is Student's over their medians. Several
+    candidates are compared with one float model: each interval is as much wider (Bonferroni).
+
+    Args:
+        float_passes: per pass the float model's latency of each round in ms; ``passes`` likewise, in
+            the same rounds.
+        comparisons: how many candidates are compared.
+    """
+    logs = [
+        float(np.median(np.log(np.divide(mine[: len(base)], base[: len(mine)]))))
+        for base, mine in zip(float_passes, passes, strict=True)
+    ]
+    center, deviation = float(np.mean(logs)), float(np.std(logs, ddof=1))
+    tail = (1.0 - CONFIDENCE) / 2.0 / max(comparisons, 1)
+    halfwidth = float(t.ppf(1.0 - tail, len(logs) - 1)) * deviation / math.sqrt(len(logs))
+    return LatencyRatio(math.exp(center), math.exp(center - halfwidth), math.exp(center + halfwidth))
 
 
 @dataclass(frozen=True)
@@ -27,6 +61,8 @@ class Judged:
         accuracy: on the selection samples; None without labels.
         estimated_drop: expected loss of accuracy (ratio), from labels and output distance together;
             for models without classes the relative output distance.
+        against_float: its latency over float's.
+        integer_kernels: how many kernels the device runs on 8-bit integers; None where it cannot tell.
     """
 
     name: str
@@ -34,6 +70,13 @@ class Judged:
     accuracy: float | None
     distance: float
     estimated_drop: float
+    against_float: LatencyRatio
+    integer_kernels: int | None = None
+
+    @property
+    def pays(self) -> bool:
+        """Whether integers are used at all and are faster than float beyond doubt."""
+        return self.integer_kernels != 0 and self.against_float.high < 1.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +138,8 @@ def paired_p_value(lost: int, won: int) -> float:
 
 def decide(candidates: Sequence[Judged], limits: Limits, *, float_accuracy: float | None) -> Verdict:
     """Of those within both limits the most accurate; among equally accurate ones the fastest, and
-    among equally fast ones of those the most accurate.
+    among equally fast ones of those the most accurate. None wins that is not faster than float beyond
+    doubt, or that has no kernel which runs on integers.
 
     Estimated drops that differ by less than a quarter of ``max_drop`` count as equal. Where no
     candidate is within the limits float wins, but for a latency limit that float misses, too: then the
@@ -127,17 +171,25 @@ def _fastest_accurate(candidates: Sequence[Judged], limits: Limits) -> Judged | 
     if limits.latency_ms is None or limits.float_latency_ms <= limits.latency_ms:
         return None
     accurate = [c for c in candidates if c.estimated_drop <= limits.max_drop]
-    faster = [c for c in accurate if c.latency_ms < limits.float_latency_ms]
+    faster = [c for c in accurate if c.pays]
     return min(faster, key=lambda c: c.latency_ms, default=None)
 
 
 def _why_out(candidate: Judged, limits: Limits) -> str:
+    if candidate.integer_kernels == 0:
+        return "no kernel of it runs on integers on this device"
     if candidate.latency_ms > limits.allowed_ms:
         what = "float's" if limits.latency_ms is None else "the limit of"
         return f"slower: {candidate.latency_ms:.3g} ms, {what} {limits.allowed_ms:.3g} ms"
     if candidate.estimated_drop > limits.max_drop:
         lost, most = 100 * candidate.estimated_drop, 100 * limits.max_drop
         return f"expected to lose {lost:.2f} points, more than {most:.2g}"
+    if not candidate.pays:
+        found = candidate.against_float
+        return (
+            f"not faster than float beyond doubt: {found.ratio:.3f}x its latency "
+            f"({found.low:.3f} to {found.high:.3f})"
+        )
     return ""
 
 

@@ -96,14 +96,25 @@ class Scorer:
         for shard in self._shipped(samples):
             yield from self.agent.evaluate(content, shard, threads=self.threads, optimized=optimized)
 
-    def latencies(self, models: Sequence[Path], *, purpose: str, rounds: int) -> list[NetworkLatency]:
-        """The models measured side by side, in the order given; known only as a whole batch."""
+    def latencies(
+        self, models: Sequence[Path], *, purpose: str, rounds: int, paired: bool = False
+    ) -> list[NetworkLatency]:
+        """The models measured side by side, in the order given; known only as a whole batch.
+
+        Args:
+            purpose: keeps batches of the same models apart.
+            rounds: at most; all of them, so that models can be compared round by round, if ``paired``.
+        """
         contents = [self.agent.ship(model) for model in models]
         key = self._key("latency", purpose, rounds, *contents)
         known = self.store.get(key, _Batch)
         if known is None:
             measured = self.agent.compare(
-                contents, threads=self.threads, min_rounds=min(8, rounds), max_rounds=rounds
+                contents,
+                threads=self.threads,
+                min_rounds=rounds if paired else min(8, rounds),
+                max_rounds=rounds,
+                relative_halfwidth=0.0 if paired else 0.01,
             )
             by_content = {latency.model_sha256: latency for latency in measured}
             known = _Batch(latencies=tuple(by_content[content] for content in contents))
@@ -122,6 +133,20 @@ class Scorer:
         if known is None:
             known = self.agent.trace(content, threads=self.threads)
             self.store.put(key, known, note="trace")
+        return known
+
+    def structure(self, model: Path) -> KernelTrace:
+        """The model's kernels on the device; their times mean nothing.
+
+        Raises:
+            MeasurementError: the device cannot run or trace it.
+        """
+        content = self.agent.ship(model)
+        key = self._key("structure", content)
+        known = self.store.get(key, KernelTrace)
+        if known is None:
+            known = self.agent.trace(content, threads=self.threads, runs=1)
+            self.store.put(key, known, note="structure")
         return known
 
     def _key(self, *parts: object) -> str:

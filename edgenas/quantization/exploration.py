@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgenas.errors import MeasurementError, ModelError
 from edgenas.progress import Task, warn
+from edgenas.quantization.decision import LatencyRatio, latency_ratio
 from edgenas.quantization.device_scoring import Scorer, latency_of
 from edgenas.quantization.inputs import Inputs
-from edgenas.quantization.kernel_costs import segment_costs
+from edgenas.quantization.kernel_costs import on_integers, segment_costs
 from edgenas.quantization.knapsack import assignments, chosen
 from edgenas.quantization.outputs import OutputScore
 from edgenas.quantization.packing import write_model
@@ -31,9 +34,10 @@ from edgenas.quantization.schemes import (
 from edgenas.quantization.segments import segments_of
 from edgenas.quantization.sensitivity import squared_errors
 from edgenas.quantization.trials import key_of
-from edgenas.records import KernelTrace
+from edgenas.records import KernelTrace, NetworkLatency
 
 SCREENING_ROUNDS = 12
+FINAL_PASSES, FINAL_ROUNDS = 5, 8
 AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
 MUCH_NEARER = 0.6  # a slower scheme is looked at further where its distance is below this factor
 SATURATING = 1.5  # times the distance that the operators' definition gives
@@ -131,6 +135,8 @@ class Explorer:
         candidate = Candidate(scheme, self._path(scheme), latency_ms=latency_ms)
         self.candidates[scheme.name] = candidate
         try:
+            if not self.quantizer.placement(scheme).integer:
+                raise ModelError("it leaves every operator of this model in float")
             self._build(candidate)
         except ModelError as error:
             candidate.error = error.message
@@ -149,6 +155,41 @@ class Explorer:
         self.float_latency_ms = float_ms
         for candidate, latency in zip(candidates, measured[1:], strict=True):
             candidate.latency_ms, candidate.error = latency_of(latency), latency.error
+
+    def contest(self, candidates: Sequence[Candidate]) -> dict[str, LatencyRatio]:
+        """Measures candidates beside float in several passes: what a decision rests on.
+
+        Returns:
+            Each candidate's latency over float's by its name; none for those that failed.
+        """
+        paths = [self.scorer.float_model, *(c.path for c in candidates)]
+        passes = [
+            self.scorer.latencies(paths, purpose=f"final pass {number}", rounds=FINAL_ROUNDS, paired=True)
+            for number in range(FINAL_PASSES)
+        ]
+        by_model = list(zip(*passes, strict=True))
+        float_rounds = _rounds(by_model[0])
+        if float_rounds is None:
+            raise ModelError(f"the device cannot run the float model: {_error(by_model[0])}")
+        self.float_latency_ms = float(np.median(np.concatenate(float_rounds)))
+        ratios = {}
+        for candidate, measured in zip(candidates, by_model[1:], strict=True):
+            rounds = _rounds(measured)
+            if rounds is None:
+                candidate.latency_ms, candidate.error = None, _error(measured)
+                continue
+            candidate.latency_ms = float(np.median(np.concatenate(rounds)))
+            ratios[candidate.name] = latency_ratio(float_rounds, rounds, comparisons=len(candidates))
+        return ratios
+
+    def integer_kernels(self, candidate: Candidate) -> int | None:
+        """How many of its kernels the device runs on 8-bit integers; None where it cannot tell."""
+        try:
+            kernels = self.scorer.structure(candidate.path).kernels
+        except MeasurementError as error:
+            warn(f"which kernels of {candidate.name} run on integers is not known: {error.message}")
+            return None
+        return sum(on_integers(kernel) for kernel in kernels)
 
     def bases(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The one or two schemes worth refining: nearest among the fast, and a slower, much nearer one."""
@@ -219,3 +260,13 @@ class Explorer:
     def _build(self, candidate: Candidate) -> None:
         if not candidate.path.is_file():
             write_model(self.quantizer.quantize(candidate.scheme), candidate.path)
+
+
+def _rounds(passes: Sequence[NetworkLatency]) -> list[tuple[float, ...]] | None:
+    """Each pass's rounds in ms; None where the model failed in one."""
+    rounds = [one.statistics.rounds_ms for one in passes if one.statistics is not None]
+    return rounds if len(rounds) == len(passes) else None
+
+
+def _error(passes: Sequence[NetworkLatency]) -> str | None:
+    return next((one.error for one in passes if one.error is not None), None)

@@ -18,6 +18,12 @@ SUFFIX = re.compile(
     r"(_nchwc|_nhwc|_token_\d+|_fused|_quantized?|_dequantized?(_\d+)?|_float|_sum|_gate|_unquantized)+$"
 )
 CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput"})
+# Kernels that move values and compute nothing, by the names of ONNX Runtime and of OpenVINO.
+MOVEMENTS = frozenset(
+    {"Transpose", "ReorderInput", "ReorderOutput", "Reorder", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+    | {"Identity", "Gather", "Slice", "StridedSlice", "Split", "Concat", "Concatenation", "Expand", "Tile"}
+)
+EIGHT_BIT = frozenset({"int8", "uint8"})
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,17 @@ def _owners(graph: Graph, segments: Sequence[Segment]) -> dict[str, int]:
     for node in graph.nodes:
         owner.update((output, position[node.name]) for output in node.output if node.name in position)
     return owner
+
+
+def on_integers(kernel: TracedKernel) -> bool:
+    """Whether a kernel computes on 8-bit integers: it reads one, and has another as weight or result.
+
+    Conversions read or write a single one beside their zero point, and moving values is no gain.
+    """
+    if kernel.kind in CONVERSIONS | MOVEMENTS or not kernel.inputs:
+        return False
+    others = (*kernel.inputs[1:], *kernel.outputs)
+    return kernel.inputs[0].dtype in EIGHT_BIT and any(one.dtype in EIGHT_BIT for one in others)
 
 
 def _names(kernel: TracedKernel) -> list[str]:

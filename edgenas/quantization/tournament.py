@@ -1,4 +1,4 @@
-"""From many schemes to one: exploration, finalists scored on unseen samples, a last interleaved run."""
+"""From many schemes to one: exploration, finalists scored on unseen samples, last interleaved passes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edgenas.progress import Task, track
 from edgenas.quantization.decision import (
     SAME_LATENCY,
     Judged,
+    LatencyRatio,
     Limits,
     Verdict,
     changes,
@@ -24,7 +25,6 @@ from edgenas.quantization.outputs import OutputScore
 from edgenas.quantization.samples import spread
 
 FINALISTS = 5
-FINAL_ROUNDS = 30
 SELECTION_SECONDS = 60.0  # of device time for each finalist
 FEWEST_SELECTING = 32
 STEPS = 26  # trials of an exploration, for the progress bar
@@ -76,8 +76,8 @@ class Tournament:
         with track("Scoring finalists", total=len(finalists)) as task:
             scores = self._scores(finalists, selection, task)
         scored = [c for c in finalists if c.name in scores]
-        self._measure_again(scored)
-        return self._outcome([c for c in scored if c.latency_ms is not None], scores, selection)
+        ratios = self._explorer.contest(scored)
+        return self._outcome([c for c in scored if c.name in ratios], scores, selection, ratios)
 
     def _explore(self, start_float_layers: Sequence[str], task: Task) -> None:
         tried = self._explorer.types(task, start_float_layers)
@@ -123,12 +123,12 @@ class Tournament:
             task.advance(note=candidate.name)
         return scores
 
-    def _measure_again(self, finalists: Sequence[Candidate]) -> None:
-        """All finalists and float in one interleaved run: what the decision rests on."""
-        self._explorer.measure(finalists, "final", rounds=FINAL_ROUNDS)
-
     def _outcome(
-        self, finalists: Sequence[Candidate], scores: dict[str, OutputScore], selection: Inputs
+        self,
+        finalists: Sequence[Candidate],
+        scores: dict[str, OutputScore],
+        selection: Inputs,
+        ratios: dict[str, LatencyRatio],
     ) -> Outcome:
         classes = self._explorer.scorer.reference_classes(selection)
         labels = selection.labels if classes else None
@@ -143,6 +143,8 @@ class Tournament:
                 None if labels is None else float(np.mean(np.array(score.predictions) == labels)),
                 score.distance,
                 estimated_drop(score, classes, labels),
+                ratios[candidate.name],
+                self._explorer.integer_kernels(candidate),
             )
         limits = Limits(self._max_drop, self._explorer.float_latency_ms, self._latency_ms)
         verdict = decide(list(judged.values()), limits, float_accuracy=float_accuracy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import math
 from abc import ABC, abstractmethod
@@ -25,7 +26,7 @@ from edgenas.training.recipe import Recipe
 
 # Trial steps that a budget in CPU seconds is priced with. The first ones are slow: buffers are
 # allocated and kernels chosen. Networks that a step samples cost more or less, hence several.
-WARM_UP_STEPS, FEWEST_TRIALS, MOST_TRIALS = 3, 2, 16
+WARM_UP_STEPS, FEWEST_TRIALS, MOST_TRIALS = 3, 4, 16
 TRIAL_SHARE = 0.04  # of the budget, unless the fewest take more
 
 
@@ -74,7 +75,7 @@ class Loop:
         self._learner, self._data, self._recipe, self._seed = learner, data, recipe, seed
         self._path, self._facts = checkpoint, facts or {}
         parts = (VERSION, identity, recipe, budget, seed, data.sha256, data.seed, data.augmentation)
-        self._identity = msgspec.json.encode(parts).decode()
+        self._identity = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
         self._optimizer = recipe.optimizer(learner.module)
         self._budget = budget
         self._step, self._steps = 0, 0
