@@ -119,7 +119,7 @@ class MeasuredLatency(LatencySource):
         """The A/B test's finding, then quantiles and memory of both, measured now."""
         assert found is not None
         with tempfile.TemporaryDirectory(prefix="edgenas-gate-") as folder:
-            latency = self._compared(before, model, Path(folder))
+            latency = self.compared(before, model, Path(folder))
             old = seeded_model(before.graph(), role="baseline")
             with track(f"Memory of the baseline's {model.name}"):
                 then = self._characterised(ship_model(self.agent, old, Path(folder) / "then.onnx"))
@@ -144,7 +144,8 @@ class MeasuredLatency(LatencySource):
             )  # fmt: skip
         return [self._finding(model.name, found, control)]
 
-    def _compared(self, before: BaselineModel, model: GatedModel, folder: Path) -> CheckFinding:
+    def compared(self, before: BaselineModel, model: GatedModel, folder: Path) -> CheckFinding:
+        """The A/B test alone; ``folder`` takes the models that are shipped."""
         old = seeded_model(before.graph(), role="baseline")
         new = seeded_model(model.skeleton, role="today")
         with track(f"Baseline against today: {model.name}"):
