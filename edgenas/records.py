@@ -241,14 +241,15 @@ class PredictionError(Record):
     """Held-out error of a table: predicted against measured on networks it was not fitted to.
 
     ``within_5`` and ``within_10`` are shares of networks; ``repeat_within_5`` the machine's own
-    (half of the rounds against the other half) on the same networks.
+    (half of the rounds against the other half) on the same networks. ``spearman`` is None where
+    there is no rank, as below two networks.
     """
 
     networks: int
     within_5: float
     within_10: float
     rmspe: float
-    spearman: float
+    spearman: float | None
     interval_coverage: float
     repeat_within_5: float
     repeat_within_10: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,7 +54,7 @@ def summarise(
         within_5=share_within(predicted, measured, 0.05),
         within_10=share_within(predicted, measured, 0.10),
         rmspe=rmspe(predicted, measured),
-        spearman=spearman(predicted, measured),
+        spearman=rank if math.isfinite(rank := spearman(predicted, measured)) else None,
         interval_coverage=float(np.mean((low <= measured) & (measured <= high))),
         repeat_within_5=share_within(first, second, 0.05),
         repeat_within_10=share_within(first, second, 0.10),

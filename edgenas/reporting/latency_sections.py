@@ -96,7 +96,7 @@ def _errors(error: PredictionError | None) -> tuple[str, ...]:
         f"{error.within_10:.0%}",
         f"{error.repeat_within_5:.0%}",
         percent(error.rmspe),
-        f"{error.spearman:.3f}",
+        "-" if error.spearman is None else f"{error.spearman:.3f}",
         f"{error.interval_coverage:.0%}",
     )
 

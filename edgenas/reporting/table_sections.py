@@ -69,7 +69,11 @@ def _error_section(contents: TableContents) -> Section:
                 note=f"the device itself {error.repeat_within_10:.0%}",
             ),
             Fact(label="RMSPE", value=percent(error.rmspe)),
-            Fact(label="rank correlation", value=f"{error.spearman:.3f}", note="Spearman"),
+            Fact(
+                label="rank correlation",
+                value="-" if error.spearman is None else f"{error.spearman:.3f}",
+                note="Spearman",
+            ),
             Fact(
                 label="in their interval", value=f"{error.interval_coverage:.0%}", note="90 % are meant to be"
             ),
