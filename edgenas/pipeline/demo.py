@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from edgenas.pipeline.latency import compiled_latency
-from edgenas.pipeline.profile import profile
-from edgenas.pipeline.run import RunSettings, run
+from edgenas.pipeline.run import RunSettings, profile_stage, run
+from edgenas.pipeline.stages import RunFolder
 from edgenas.progress import say
 from edgenas.records import RunResult
 from edgenas.search_spaces import get_space
@@ -44,7 +44,7 @@ def demo(
     limit_ms = (
         latency_ms
         or _earlier_limit_ms(workspace.runs / name / "run.json")
-        or _interesting_limit_ms(device, threads, seed, workspace)
+        or _interesting_limit_ms(name, device, threads, seed, workspace)
     )
     return run(
         latency_ms=limit_ms,
@@ -70,11 +70,17 @@ def _earlier_limit_ms(settings: Path) -> float | None:
         return None
 
 
-def _interesting_limit_ms(device: str, threads: int | None, seed: int, workspace: Workspace) -> float:
-    """A limit that rules networks out and leaves a choice, on whatever device this is."""
-    profile(
+def _interesting_limit_ms(
+    name: str, device: str, threads: int | None, seed: int, workspace: Workspace
+) -> float:
+    """A limit that rules networks out and leaves a choice, on whatever device this is.
+
+    The device is profiled as the first stage of the run ``name``, which finds it done.
+    """
+    profile_stage(
+        RunFolder(workspace.runs / name),
         device=device,
-        space=(SPACE,),
+        space=SPACE,
         time_limit_s=PROFILE_TIME_LIMIT_S,
         threads=threads,
         seed=seed,

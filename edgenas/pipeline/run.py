@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import msgspec
+
 from edgenas.datasets import Dataset, load_dataset
 from edgenas.device_profiles import load_profile
-from edgenas.errors import UnknownKernelsError
+from edgenas.errors import BudgetNotMetError, UnknownKernelsError
 from edgenas.files import file_sha256
 from edgenas.pipeline.bundle import (
     FP32_MODEL,
@@ -23,7 +25,7 @@ from edgenas.pipeline.predict import predict
 from edgenas.pipeline.profile import profile
 from edgenas.pipeline.quantize import quantize
 from edgenas.pipeline.report import report
-from edgenas.pipeline.search import search
+from edgenas.pipeline.search import refuse_unreachable, search
 from edgenas.pipeline.stages import RunFolder
 from edgenas.pipeline.train import train
 from edgenas.pipeline.validate import validate
@@ -96,7 +98,8 @@ def run(
 
     Raises:
         DataError: the data cannot be used.
-        BudgetNotMetError: no network of the space meets the limit.
+        BudgetNotMetError: the fastest network of the space is predicted to miss the limit. Where
+            only measurements miss it, the bundle is made all the same and its verdict is ``fail``.
     """
     workspace = workspace or Workspace()
     dataset = load_dataset(data)
@@ -118,6 +121,34 @@ def run(
     return _Run(settings, dataset, workspace).result()
 
 
+def profile_stage(
+    folder: RunFolder,
+    *,
+    device: str,
+    space: str,
+    time_limit_s: float,
+    threads: int | None,
+    seed: int,
+    workspace: Workspace,
+) -> ProfileResult:
+    """The first stage of a run: the device's latency table covers the space."""
+
+    def work() -> ProfileResult:
+        return profile(
+            device=device,
+            space=(space,),
+            time_limit_s=time_limit_s,
+            threads=threads,
+            seed=seed,
+            workspace=workspace,
+        )
+
+    if not workspace.table_path(device).exists():
+        folder.forget("profile")
+    inputs = {"device": device, "threads": threads, "space": space, "seed": seed}
+    return folder.stage("profile", ProfileResult, work, inputs=inputs)
+
+
 class _Run:
     """The stages of one run, each with the inputs that it depends on."""
 
@@ -134,7 +165,23 @@ class _Run:
         """Does what is not finished yet and returns what the run leaves behind."""
         start = time.monotonic()
         self.folder.save("run", self.settings)
-        profiled = self._profiled()
+        profiled = profile_stage(
+            self.folder,
+            device=self.settings.device,
+            space=self.settings.space,
+            time_limit_s=self.settings.profile_time_limit_s,
+            threads=self.settings.threads,
+            seed=self.settings.seed,
+            workspace=self.workspace,
+        )
+        refuse_unreachable(
+            self.space,
+            device=self.settings.device,
+            latency_ms=self.settings.latency_ms,
+            threads=self.settings.threads,
+            seed=self.settings.seed,
+            workspace=self.workspace,
+        )
         trained = self._trained()
         found = self._found(trained)
         best = found.best
@@ -149,25 +196,6 @@ class _Run:
         self.folder.save("result", result)
         say(f"table {profiled.table}, bundle {self.folder.path}")
         return result
-
-    def _profiled(self) -> ProfileResult:
-        settings = self.settings
-        table = self.workspace.table_path(settings.device)
-
-        def work() -> ProfileResult:
-            return profile(
-                device=settings.device,
-                space=(settings.space,),
-                time_limit_s=settings.profile_time_limit_s,
-                threads=settings.threads,
-                seed=settings.seed,
-                workspace=self.workspace,
-            )
-
-        if not table.exists():
-            self.folder.forget("profile")
-        inputs = {**self.on_device, "space": settings.space, "seed": settings.seed}
-        return self.folder.stage("profile", ProfileResult, work, inputs=inputs)
 
     def _trained(self) -> TrainResult:
         settings = self.settings
@@ -189,19 +217,22 @@ class _Run:
         settings = self.settings
 
         def work() -> SearchResult:
-            return search(
-                latency_ms=(settings.latency_ms,),
-                device=(settings.device,),
-                space=settings.space,
-                accuracy="supernet",
-                checkpoint=Path(trained.checkpoint),
-                data=settings.data,
-                evaluations=settings.evaluations,
-                threads=settings.threads,
-                seed=settings.seed,
-                folder=self.work / "search",
-                workspace=self.workspace,
-            )
+            try:
+                return search(
+                    latency_ms=(settings.latency_ms,),
+                    device=(settings.device,),
+                    space=settings.space,
+                    accuracy="supernet",
+                    checkpoint=Path(trained.checkpoint),
+                    data=settings.data,
+                    evaluations=settings.evaluations,
+                    threads=settings.threads,
+                    seed=settings.seed,
+                    folder=self.work / "search",
+                    workspace=self.workspace,
+                )
+            except BudgetNotMetError as error:
+                return _nearest(error)
 
         inputs = {
             **self.common,
@@ -253,17 +284,23 @@ class _Run:
         floats = tuple(layer.name for layer in network.layers if layer.precision == "fp32")
 
         def work() -> QuantizeResult:
-            return quantize(
-                model,
-                device=settings.device,
-                calibration=settings.data,
-                latency_ms=settings.latency_ms,
-                output=self.work / MODEL,
-                start_float_layers=floats,
-                threads=settings.threads,
-                seed=settings.seed,
-                workspace=self.workspace,
-            )
+            try:
+                return quantize(
+                    model,
+                    device=settings.device,
+                    calibration=settings.data,
+                    latency_ms=settings.latency_ms,
+                    output=self.work / MODEL,
+                    start_float_layers=floats,
+                    threads=settings.threads,
+                    seed=settings.seed,
+                    workspace=self.workspace,
+                )
+            except BudgetNotMetError as error:
+                if not isinstance(error.result, QuantizeResult):
+                    raise
+                warn(f"{error.message}; going on with it")
+                return error.result
 
         inputs = {
             **self.common,
@@ -350,6 +387,24 @@ class _Run:
             files=(*manifest.files, describe_file(self.folder.path / MANIFEST)),
             elapsed_s=elapsed_s,
         )
+
+
+def _nearest(error: BudgetNotMetError) -> SearchResult:
+    """What to go on with where every finalist missed the limit by measurement: the fastest of them.
+
+    Raises:
+        BudgetNotMetError: nothing was measured.
+    """
+    found = error.result
+    measured = (
+        [c for c in found.evaluated if c.latency_source == "measured"]
+        if isinstance(found, SearchResult)
+        else []
+    )
+    if not measured or not isinstance(found, SearchResult):
+        raise error
+    warn(f"{error.message}; going on with the fastest of them")
+    return msgspec.structs.replace(found, best=min(measured, key=lambda c: max(c.latency_ms.values())))
 
 
 def _finalists(found: SearchResult, device: str) -> list[NetworkPoint]:

@@ -128,7 +128,7 @@ class _Search:
     def __init__(self, settings: _Settings, scoring: _Scoring, latencies: dict[str, CompiledSpace]) -> None:
         self.settings, self.latencies = settings, latencies
         self.space, self.accuracy = scoring.space, scoring.source
-        limits = zip(settings.devices, settings.limits_ms, strict=True)
+        limits = list(zip(settings.devices, settings.limits_ms, strict=True))
         metrics = {f"latency_ms:{one}": latency for one, latency in latencies.items()}
         problem = Problem(
             self.space,
@@ -137,7 +137,8 @@ class _Search:
             limits=[Limit(metric=f"latency_ms:{one}", maximum=limit) for one, limit in limits],
         )
         evaluations = settings.evaluations or scoring.evaluations
-        self._refuse_unreachable(problem)
+        for one, limit_ms in limits:
+            _refuse_unreachable(self.space, latencies[one], one, limit_ms, settings.seed)
         self.loop = SearchLoop(
             get_strategy(settings.strategy)(problem, seed=settings.seed, evaluations=evaluations),
             self.accuracy,
@@ -243,21 +244,6 @@ class _Search:
     def _save(self, record: SearchResult) -> None:
         write_atomically(self.settings.folder / "search.json", record.to_json().encode())
 
-    def _refuse_unreachable(self, problem: Problem) -> None:
-        """Says what the fastest candidate takes where that is more than a limit.
-
-        Raises:
-            BudgetNotMetError: a limit is below the fastest prediction of that device.
-        """
-        for one, limit_ms in zip(self.settings.devices, self.settings.limits_ms, strict=True):
-            genome, fastest_ms = _fastest(problem, f"latency_ms:{one}", self.settings.seed)
-            if fastest_ms > limit_ms:
-                raise BudgetNotMetError(
-                    f"asked for {limit_ms:g} ms on '{one}'; the fastest network of '{self.space.name}' "
-                    f"takes {fastest_ms:.3g} ms there: {self.space.describe(genome)}",
-                    hint=f"edgenas search --latency-ms {fastest_ms * 1.05:.2g}, or another --space",
-                )
-
     def _table_identity(self) -> str:
         """What the predictions say of fixed candidates: it changes when the table does."""
         sampled = self.space.sample(np.random.default_rng(0), 64)
@@ -269,9 +255,40 @@ class _Search:
         return ", ".join(f"{limit:g} ms on '{one}'" for limit, one in pairs)
 
 
-def _fastest(problem: Problem, metric: str, seed: int) -> tuple[Genomes, float]:
+def refuse_unreachable(
+    space: SearchSpace,
+    *,
+    device: str,
+    latency_ms: float,
+    threads: int | None,
+    seed: int,
+    workspace: Workspace,
+) -> None:
+    """Says what the fastest candidate takes where that is more than the limit, before anything is trained.
+
+    Raises:
+        BudgetNotMetError: the limit is below the fastest prediction.
+        TableError: the device has no table, or it knows nothing of the space.
+    """
+    latency = compiled_latency(space, device, threads=threads, workspace=workspace)
+    _refuse_unreachable(space, latency, device, latency_ms, seed)
+
+
+def _refuse_unreachable(
+    space: SearchSpace, latency: CompiledSpace, device: str, limit_ms: float, seed: int
+) -> None:
+    genome, fastest_ms = _fastest(space, latency, seed)
+    if fastest_ms > limit_ms:
+        raise BudgetNotMetError(
+            f"asked for {limit_ms:g} ms on '{device}'; the fastest network of '{space.name}' "
+            f"takes {fastest_ms:.3g} ms there: {space.describe(genome)}",
+            hint=f"allow at least --latency-ms {fastest_ms * 1.05:.3g}, or take another --space",
+        )
+
+
+def _fastest(space: SearchSpace, latency: CompiledSpace, seed: int) -> tuple[Genomes, float]:
     """The fastest genome that evolution on the table alone finds, and its latency in ms."""
-    only = Problem(problem.space, objectives=(metric,), metrics={metric: problem.metrics[metric]})
+    only = Problem(space, objectives=("latency_ms",), metrics={"latency_ms": latency})
     strategy = Evolution(only, seed=seed, evaluations=_FASTEST_EVALUATIONS)
     while len(strategy.history) < _FASTEST_EVALUATIONS:
         genomes = strategy.ask()
