@@ -397,7 +397,7 @@ def test_a_damaged_npz(tmp_path: Path) -> None:
     [
         ("name,class\na.png,x\n", "columns name, class"),
         ("file,class\n", "no images"),
-        ("file,class\na.png,x\nc.png,y\n", "has not: c.png"),
+        ("file,class\na.png,x\nc.png,y\n", "are not in .*: c.png"),
         ("file,class\na.png,x\n", "no label in .*: b.png"),
         ("file,class_index\na.png,x\nb.png,1\n", "whole numbers"),
         ("file,class_index\na.png,-1\nb.png,1\n", "goes from -1"),

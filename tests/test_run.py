@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ from bench.kill_resume import (
     outcome_differences,
     run_command,
 )
+from edgenas.cli import invoke
 from edgenas.errors import BudgetNotMetError
 from edgenas.pipeline import search as search_stage
 from edgenas.pipeline.bundle import verify_bundle
@@ -133,6 +135,25 @@ def test_the_model_of_the_bundle_classifies_without_the_package(interrupted: tup
         cwd=folder, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["search", "run"])
+def test_a_limit_out_of_reach_says_what_the_fastest_candidate_takes(
+    command: str,
+    interrupted: tuple[Place, Killed],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(interrupted[0].root)
+    options = ["--device", "local", "--space", "tiny.toml", "--latency-ms", "1e-6", "--threads", "1"]
+    options += ["--data", "digits.npz", "--name", "unreachable"] if command == "run" else []
+    options += ["--profile-time-limit", "1s"] if command == "run" else []
+    assert invoke([command, *options, "--json"]) == 3
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["type"] == "BudgetNotMetError"
+    assert "asked for 1e-06 ms on 'local'; the fastest network of 'tiny' takes" in error["message"]
+    assert "--latency-ms" in error["hint"]
+    assert not (interrupted[0].root / "runs" / "unreachable" / "train.json").exists()
 
 
 def test_a_limit_that_measurements_miss_is_bundled_as_a_failure(

@@ -30,7 +30,8 @@ def load_class_folders(root: Path) -> Dataset:
     train_root = root / "train" if (root / "train").is_dir() else root
     class_names = tuple(folder.name for folder in _folders(train_root))
     if not class_names:
-        raise DataError(f"{root} has images but no labels", hint=LABELS_HINT)
+        has = "images but no labels" if image_files(train_root) else "neither images nor classes"
+        raise DataError(f"{root} has {has}", hint=LABELS_HINT)
     train = _read_classes(train_root, class_names, root)
     test_root = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if train_root == root or test_root is None:
@@ -67,7 +68,10 @@ def load_labelled_folder(root: Path, labels: Path) -> FileImages:
     files = [_find(root, row["file"]) for row in rows]
     absent = [row["file"] for row, path in zip(rows, files, strict=True) if path is None]
     if absent:
-        raise DataError(f"{labels} lists {len(absent)} files that {root} has not: {shortened(absent)}")
+        raise DataError(
+            f"{labels} lists {len(absent)} of {len(rows)} files that are not in {root}: {shortened(absent)}",
+            hint=f"put the images into {root} or {root / 'images'}, or take their lines out of {labels}",
+        )
     found = [path for path in files if path is not None]
     unlisted = sorted(
         {path for folder in {p.parent for p in found} for path in image_files(folder)} - set(found)
@@ -118,7 +122,7 @@ def _read_classes(folder: Path, class_names: tuple[str, ...], root: Path) -> Fil
 def _check(folder: Path, files: list[Path]) -> None:
     if not files:
         known = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-        raise DataError(f"{folder} has no images (known: {known})")
+        raise DataError(f"{folder} has no images", hint=f"put some there; these are read: {known}")
     bad = []
     for path in files:
         try:

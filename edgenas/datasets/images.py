@@ -259,7 +259,8 @@ def _file(path: Path, read: Callable[[Path], T]) -> T:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise DataError(f"{path} is not an image that can be decoded: {error}") from error
+        reason = str(error).partition(" <_io.")[0]  # Pillow names the object that it read from
+        raise DataError(f"{path} is not an image that can be decoded: {reason}") from error
 
 
 def shortened(names: Sequence[object], most: int = 5) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 
 from edgenas.errors import ModelError
+from edgenas.quantization.model_checks import DAMAGED_HINT
 
 _MAKE_FIXED = "python -m onnxruntime.tools.make_dynamic_shape_fixed"
 
@@ -21,12 +22,14 @@ def read_model(path: Path) -> onnx.ModelProto:
             in files that are missing or outside its folder.
     """
     if not path.is_file():
-        raise ModelError(f"there is no model at {path}")
+        raise ModelError(f"there is no model at {path}", hint="give the path of an .onnx file")
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, OSError, TypeError, _decode_error()) as error:
-        raise ModelError(f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}") from error
+        raise ModelError(
+            f"{path} is not a valid ONNX model: {str(error).strip().splitlines()[0]}", hint=DAMAGED_HINT
+        ) from error
     return model
 
 

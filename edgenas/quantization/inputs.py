@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from edgenas.datasets import ImageSet, Preprocessing, preprocess
 from edgenas.errors import DataError
 
 Batch = dict[str, npt.NDArray[Any]]
+
+UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)  # what a damaged .npz raises
 
 
 class Inputs(ABC):
@@ -115,9 +119,9 @@ def load_arrays(path: Path, wanted: Sequence[str]) -> ArrayInputs:
         DataError: the file is damaged, or an input is missing.
     """
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
             arrays = {name: opened[name] for name in opened.files}
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}") from error
     missing = [name for name in wanted if name not in arrays]
     if missing:
@@ -137,7 +141,7 @@ def is_keyed_by_inputs(path: Path, names: Sequence[str]) -> bool:
     if path.suffix != ".npz" or not path.is_file():
         return False
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
             return bool(set(opened.files) & set(names))
-    except (OSError, ValueError, EOFError):
+    except UNREADABLE:
         return False

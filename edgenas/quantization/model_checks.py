@@ -23,6 +23,8 @@ QUANTIZED_OPS = frozenset(
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 
+DAMAGED_HINT = "copy or export it again: the file is cut off, damaged, or something else"
+
 
 def load_model(path: Path) -> onnx.ModelProto:
     """The model in ``path`` with its external data, checked for everything but its inputs' shapes.
@@ -36,7 +38,9 @@ def load_model(path: Path) -> onnx.ModelProto:
         onnx.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}") from error
+        raise ModelError(
+            f"{path} is not a valid ONNX model: {_first_line(error)}", hint=DAMAGED_HINT
+        ) from error
     return model
 
 
@@ -147,11 +151,13 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ModelError(
+            f"cannot read {path}: {error.strerror or error}", hint="give the path of an .onnx file"
+        ) from error
     except DecodeError as error:
-        raise ModelError(f"{path} is not an ONNX model: {error}") from error
+        raise ModelError(f"{path} is not an ONNX model: {error}", hint=DAMAGED_HINT) from error
     if not model.HasField("graph") or not model.graph.node:
-        raise ModelError(f"{path} is not an ONNX model: it has no graph")
+        raise ModelError(f"{path} is not an ONNX model: it has no graph", hint=DAMAGED_HINT)
     return model
 
 
