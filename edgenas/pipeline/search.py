@@ -312,7 +312,8 @@ def _limits(latency_ms: tuple[float, ...], devices: tuple[str, ...]) -> tuple[fl
 
 def _folder_name(space: str | None, devices: tuple[str, ...], latency_ms: Sequence[float]) -> str:
     limits = "-".join(f"{limit:g}ms" for limit in latency_ms)
-    return f"search-{space or 'default'}-{'-'.join(devices)}-{limits}"
+    named = Path(space or "default").name.removesuffix(".toml")
+    return f"search-{named}-{'-'.join(devices)}-{limits}"
 
 
 def _chosen_source(accuracy: str, checkpoint: Path | None) -> str:

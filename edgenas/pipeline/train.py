@@ -54,7 +54,7 @@ def train(
     training.prepare(device)
     _, height, width = searched.network(searched.largest()).input_shape
     images = training.TrainingData(dataset, seed=seed, size=(height, width), device=device)
-    default = (workspace or Workspace()).runs / f"train-{space}-{dataset.name}"
+    default = (workspace or Workspace()).runs / f"train-{searched.name}-{dataset.name}"
     where = Path(folder) if folder is not None else default
     _, result = training.train_supernet(searched, images, folder=where, budget=budget, seed=seed)
     return result
