@@ -43,12 +43,11 @@ class Database:
             )
         with self._translated():
             self.connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.callback(self.connection.close)
             with self._translated():
                 self._prepare(create=create)
-        except BaseException:
-            self.connection.close()
-            raise
+            opened.pop_all()
 
     def _prepare(self, *, create: bool) -> None:
         version = self._checked_version(create=create)
@@ -101,10 +100,9 @@ class Database:
             try:
                 yield self.connection
                 self.connection.execute("COMMIT")
-            except BaseException:
-                if self.connection.in_transaction:
+            finally:
+                if self.connection.in_transaction:  # it was not committed
                     self.connection.execute("ROLLBACK")
-                raise
 
     def insert(self, table: str, row: dict[str, Any], *, replace: bool = False) -> None:
         """Adds one row with its checksum; a row whose key exists is kept unless ``replace``."""

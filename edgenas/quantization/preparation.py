@@ -11,6 +11,7 @@ from onnx import helper, version_converter
 from edgenas.errors import ModelError
 from edgenas.quantization.graph import copy_model, drop_unread_constants, name_nodes
 from edgenas.quantization.rewrites import rewrite
+from edgenas.quantization.runtime_errors import onnxruntime_errors
 
 MINIMUM_OPSET = 14  # scales per channel (13) and HardSwish (14); the same IR version as 13
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -91,6 +92,6 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
             )
         try:
             onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
+        except onnxruntime_errors() as error:
             raise ModelError(f"ONNX Runtime does not accept the model: {error}") from error
         return onnx.load(str(target))

@@ -13,6 +13,7 @@ from edgenas.errors import DataError, ModelError
 from edgenas.quantization.graph import copy_model
 from edgenas.quantization.inputs import Batch, Inputs
 from edgenas.quantization.model_checks import real_inputs
+from edgenas.quantization.runtime_errors import onnxruntime_errors
 
 BATCH_BYTES = 48 * 2**20
 LARGEST_BATCH = 32
@@ -100,14 +101,14 @@ def _session(model: onnx.ModelProto, fused: bool) -> Any:
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:
+    except onnxruntime_errors() as error:
         raise ModelError(f"ONNX Runtime does not accept the model: {error}") from error
 
 
 def _run(session: Any, tensors: Sequence[str], feed: Batch) -> Arrays:
     try:
         found = session.run(list(tensors), feed)
-    except Exception as error:
+    except onnxruntime_errors() as error:
         raise ModelError(f"ONNX Runtime cannot run the model: {error}") from error
     return dict(zip(tensors, found, strict=True))
 
