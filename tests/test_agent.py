@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import contextlib
 import hashlib
 import json
 import math
@@ -33,6 +32,7 @@ from edgenas.agent.layers import LayerAttribution, layer_of_name
 from edgenas.agent.protocol import parse_request
 from edgenas.agent.rounds import Contender, Plan, measure_rounds
 from edgenas.measuring.archive import agent_archive, write_archive
+from tests.small_models import write_model
 
 SOURCES = sorted(Path(edgenas.agent.__file__).parent.glob("*.py"))
 
@@ -375,10 +375,26 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-@given(st.binary(max_size=300))
-def test_wire_reader_fails_only_one_way(data: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        onnx_wire.read_graph(b"\x3a" + bytes([min(len(data), 127)]) + data[:127])
+@given(st.binary(max_size=127))
+def test_the_wire_reader_takes_any_bytes_for_a_graph_or_refuses_them(data: bytes) -> None:
+    try:
+        graph = onnx_wire.read_graph(b"\x3a" + bytes([len(data)]) + data)
+    except ValueError:
+        return
+    assert len(graph.nodes) + len(graph.initializers) <= len(data)
+    assert all(isinstance(node.op_type, str) for node in graph.nodes)
+
+
+def test_a_model_that_was_cut_off_is_refused_or_has_no_graph(tmp_path: Path) -> None:
+    content = write_model(tmp_path / "model.onnx").read_bytes()
+    whole, refused = onnx_wire.read_graph(content), 0
+    assert [node.op_type for node in whole.nodes] == ["Conv", "Relu", "ReduceMean"]
+    for length in range(len(content)):
+        try:
+            assert onnx_wire.read_graph(content[:length]) in (onnx_wire.Graph([], {}), whole)
+        except ValueError:
+            refused += 1
+    assert refused > 0.8 * len(content)
 
 
 @given(st.integers(3, 13), st.integers(7, 25))
