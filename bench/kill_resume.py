@@ -96,9 +96,8 @@ def killed_run(
 def kill_in(stage: str, command: list[str], place: Place) -> bool:
     """Starts the run and kills it as soon as ``stage`` has stored something; False if it was too quick."""
     with (place.root / "killed.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, cwd=place.root, stdout=log, stderr=log, start_new_session=True
-        )  # a session of its own: the agents that it starts end with it
+        # Its agents end by themselves: their stdin closes with it.
+        process = subprocess.Popen(command, cwd=place.root, stdout=log, stderr=log)
         deadline = time.monotonic() + TIMEOUT_S
         while process.poll() is None and not begun(stage, place):
             if time.monotonic() > deadline:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgenas.pipeline.check import check
+    from edgenas.pipeline.clean import clean
     from edgenas.pipeline.demo import demo
     from edgenas.pipeline.device import device_check, device_list, device_show
     from edgenas.pipeline.predict import predict
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check",
+    "clean",
     "demo",
     "device_check",
     "device_list",

@@ -68,7 +68,7 @@ class _Milliseconds(click.ParamType):  # type: ignore[type-arg]  # generic since
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
     name = "duration"
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}  # noqa: RUF012 - click declares it on the instance
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012 - click declares it on the instance
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
@@ -77,7 +77,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic since cli
         try:
             seconds = float(number) * self.units[unit]
         except ValueError:
-            self.fail(f"'{value}' is not a duration such as 90s, 10m or 1h", param, ctx)
+            self.fail(f"'{value}' is not a duration such as 90s, 10m, 1h or 30d", param, ctx)
         if seconds <= 0:
             self.fail(f"'{value}' must be above 0", param, ctx)
         return seconds
@@ -634,6 +634,28 @@ def demo(**options: Any) -> Any:
       edgenas demo
     """
     from edgenas.pipeline.demo import demo as stage
+
+    return stage(**options)
+
+
+@_command(cli)
+@click.option("--yes", is_flag=True, help="Remove what is otherwise only shown.")
+@click.option(
+    "--older-than",
+    "older_than_s",
+    type=DURATION,
+    default="30d",
+    show_default=True,
+    help="How long nothing has changed in a run that goes.",
+)
+def clean(**options: Any) -> Any:
+    """Show the caches and old runs of this workspace; remove them with --yes.
+
+    \b
+    Example:
+      edgenas clean --older-than 30d
+    """
+    from edgenas.pipeline.clean import clean as stage
 
     return stage(**options)
 

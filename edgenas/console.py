@@ -14,6 +14,7 @@ from edgenas.records import (
     Candidate,
     CheckFinding,
     CheckResult,
+    CleanResult,
     DeviceCheck,
     DeviceSummary,
     Prediction,
@@ -355,6 +356,16 @@ def _train(result: TrainResult) -> Iterator[Any]:
     yield f"{result.checkpoint}: validation accuracy {percent(result.validation_accuracy)}"
 
 
+def _clean(result: CleanResult) -> Iterator[Any]:
+    rows = [
+        (item.kind, item.path, f"{item.size_bytes / 1e6:.1f} MB", f"{item.age_s / 86400:.0f} days")
+        for item in result.items
+    ]
+    if rows:
+        yield table("", ("what", "folder", "size", "unchanged for"), rows)
+    yield f"{result.size_bytes / 1e6:.1f} MB {'removed' if result.removed else 'can be removed'}"
+
+
 def _run(result: RunResult) -> Iterator[Any]:
     rows = [
         ("verdict", f"{result.verdict} (limit {ms(result.latency_limit_ms)} on {result.device})"),
@@ -382,4 +393,5 @@ _VIEWS: dict[type, Callable[[Any], Iterator[Any]]] = {
     DeviceCheck: _check,
     TrainResult: _train,
     RunResult: _run,
+    CleanResult: _clean,
 }

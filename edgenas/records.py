@@ -539,6 +539,23 @@ class RunResult(Record):
     elapsed_s: float
 
 
+class CleanItem(Record):
+    """A folder that ``clean`` removes: a cache or an old run; its age is that of its newest file."""
+
+    kind: str
+    path: str
+    size_bytes: int
+    age_s: float
+
+
+class CleanResult(Record):
+    """What ``clean`` removed, or would."""
+
+    removed: bool
+    size_bytes: int
+    items: tuple[CleanItem, ...]
+
+
 GateVerdict = Literal["pass", "fail", "inconclusive", "incomparable"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,21 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_that_the_readme_names_is_a_script_that_completes(shell: str) -> None:
+    program = [sys.executable, "-m", "edgenas"]
+    asked = {**os.environ, "_EDGENAS_COMPLETE": f"{shell}_source"}
+    script = subprocess.run(program, env=asked, capture_output=True, text=True, check=True).stdout
+    assert f"_EDGENAS_COMPLETE={shell}_complete" in script
+    typed = {"COMP_WORDS": "edgenas pre", "COMP_CWORD": "pre" if shell == "fish" else "1"}
+    completing = {**os.environ, "_EDGENAS_COMPLETE": f"{shell}_complete", **typed}
+    shown = subprocess.run(program, env=completing, capture_output=True, text=True, check=True).stdout
+    assert "predict" in shown
+    assert "profile" not in shown
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"_EDGENAS_COMPLETE={shell}_source" in readme
 
 
 def test_python_dash_m_is_the_same_program() -> None:
