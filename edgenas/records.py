@@ -404,6 +404,7 @@ class SearchResult(Record):
     """The Pareto front and the best candidate under the hard limit.
 
     ``best`` is None where nothing meets the limit; ``fastest`` is then what the device can do.
+    ``interrupted`` searches were stopped by the user before all evaluations were made.
     """
 
     space: str
@@ -419,6 +420,7 @@ class SearchResult(Record):
     front: tuple[Candidate, ...]
     evaluated: tuple[Candidate, ...] = ()
     path: str = ""
+    interrupted: bool = False
 
 
 class SchemeTrial(Record):

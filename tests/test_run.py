@@ -35,6 +35,7 @@ from edgenas.pipeline import search as search_stage
 from edgenas.pipeline.bundle import verify_bundle
 from edgenas.pipeline.run import run
 from edgenas.search_spaces import get_space
+from edgenas.training import SupernetAccuracy
 from edgenas.workspace import Workspace
 
 SPACE = """
@@ -182,6 +183,32 @@ def test_a_limit_that_measurements_miss_is_bundled_as_a_failure(
     assert found.latency_ms > found.latency_limit_ms
     assert verify_bundle(place.run).verdict == "fail"
     assert {path.name for path in place.run.iterdir()} >= BUNDLE
+
+
+def test_a_search_that_the_user_stops_stops_the_run_and_goes_on_later(
+    interrupted: tuple[Place, Killed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path / "workspace", NAME)
+    shutil.copytree(interrupted[0].root, place.root)
+    monkeypatch.chdir(place.root)
+    score, scored = SupernetAccuracy.score, list[int]()
+
+    def stopped(self: SupernetAccuracy, genomes: Any) -> Any:
+        if scored:
+            raise KeyboardInterrupt
+        scored.append(len(genomes))
+        return score(self, genomes)
+
+    monkeypatch.setattr(SupernetAccuracy, "score", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            latency_ms=5.0, device="local", data="digits.npz", space="tiny.toml", name=NAME, threads=1,
+            train_seconds=1.0, evaluations=200,
+        )  # fmt: skip
+    found = json.loads((place.work / "search" / "search.json").read_text())
+    assert found["interrupted"]
+    assert found["evaluations"] == sum(scored)
+    assert json.loads((place.run / "search.json").read_text())["evaluations"] == 20, "the stage is not done"
 
 
 @pytest.mark.slow

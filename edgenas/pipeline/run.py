@@ -145,7 +145,7 @@ def profile_stage(
 
     if not workspace.table_path(device).exists():
         folder.forget("profile")
-    inputs = {"device": device, "threads": threads, "space": space, "seed": seed}
+    inputs = {"device": device, "threads": threads, "space": get_space(space).identity, "seed": seed}
     return folder.stage("profile", ProfileResult, work, inputs=inputs)
 
 
@@ -158,7 +158,7 @@ class _Run:
         self.work = self.folder.path / "work"
         self.work.mkdir(exist_ok=True)
         self.space: SearchSpace = get_space(settings.space, classes=len(dataset.class_names))
-        self.common = {"space": settings.space, "seed": settings.seed, "data_sha256": dataset.sha256}
+        self.common = {"space": self.space.identity, "seed": settings.seed, "data_sha256": dataset.sha256}
         self.on_device = {"device": settings.device, "threads": settings.threads}
 
     def result(self) -> RunResult:
@@ -218,7 +218,7 @@ class _Run:
 
         def work() -> SearchResult:
             try:
-                return search(
+                found = search(
                     latency_ms=(settings.latency_ms,),
                     device=(settings.device,),
                     space=settings.space,
@@ -232,7 +232,10 @@ class _Run:
                     workspace=self.workspace,
                 )
             except BudgetNotMetError as error:
-                return _nearest(error)
+                found = _nearest(error)
+            if found.interrupted:
+                raise KeyboardInterrupt
+            return found
 
         inputs = {
             **self.common,

@@ -146,6 +146,7 @@ class _Search:
             path=settings.folder / "state.json",
             identity={"scores": scoring.identity, "seed": settings.seed, "table": self._table_identity()},
         )
+        self._interrupted = False
         self._measured: dict[bytes, dict[str, float]] = {}
         self._described_rows: dict[tuple[int, bool], Candidate] = {}
 
@@ -154,6 +155,7 @@ class _Search:
         try:
             self.loop.run(lambda: self._save(self._record(None, started)))
         except KeyboardInterrupt:
+            self._interrupted = True
             warn("stopped: this is the front so far; the same command goes on from here")
         best = self._measured_best()
         record = self._record(best, started)
@@ -214,6 +216,7 @@ class _Search:
             front=tuple(sorted((evaluated[row] for row in chosen), key=lambda c: -c.accuracy)),
             evaluated=evaluated,
             path=str(settings.folder / "search.json"),
+            interrupted=self._interrupted,
         )
 
     def _candidate(self, row: int) -> Candidate:

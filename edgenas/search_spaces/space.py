@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, TypeAlias, final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -130,6 +131,12 @@ class SearchSpace(ABC):
     def option_counts(self) -> Genomes:
         """Number of options of every gene, (genes,)."""
         return np.array([len(choice.options) for choice in self.choices], np.int64)
+
+    @property
+    def identity(self) -> str:
+        """Name, choices and both ends as JSON: it changes when a space of the same name does."""
+        ends = (self.network(self.smallest()), self.network(self.largest()))
+        return msgspec.json.encode((self.name, self.choices, ends)).decode()
 
     @property
     def log10_size(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -98,7 +97,7 @@ def train_supernet(
         budget=budget,
         seed=seed,
         checkpoint=folder / CHECKPOINT,
-        identity=_identity(space),
+        identity=space.identity,
         facts=facts,
     )
     epochs = loop.run(f"Training the supernet of {space.name}")
@@ -140,8 +139,3 @@ def result_of(
         validation_accuracy=epochs[-1].accuracy[judged_by],
         elapsed_s=epochs[-1].elapsed_s,
     )
-
-
-def _identity(space: SearchSpace) -> str:
-    ends = (space.network(space.smallest()), space.network(space.largest()))
-    return msgspec.json.encode((space.name, space.choices, ends)).decode()
