@@ -103,18 +103,7 @@ def write_bundle(
     Raises:
         ArtifactError: a model to be copied is missing.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {
-        MODEL: model,
-        FP32_MODEL: fp32_model,
-        INT8_MODEL: int8_model,
-        INFER: Path(infer_script.__file__),
-    }
-    for target, source in wanted.items():
-        if source is not None:
-            _place(source, folder / target)
-    present = [*(target for target, source in wanted.items() if source is not None), REPORT]
-    files = tuple(describe_file(folder / found) for found in present if (folder / found).is_file())
+    files = _placed(folder, {MODEL: model, FP32_MODEL: fp32_model, INT8_MODEL: int8_model})
     winner = validated[MODEL]
     manifest = Manifest(
         schema_version=MANIFEST_VERSION,
@@ -219,6 +208,17 @@ def _model(file: BundleFile, validated: ValidateResult) -> BundleModel:
         peak_memory_bytes=validated.peak_memory_bytes,
         load_ms=validated.load_ms,
     )
+
+
+def _placed(folder: Path, models: Mapping[str, Path | None]) -> tuple[BundleFile, ...]:
+    """Copies what there is into ``folder``; a report that stands there belongs to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {**models, INFER: Path(infer_script.__file__)}
+    for target, source in wanted.items():
+        if source is not None:
+            _place(source, folder / target)
+    present = [*(target for target, source in wanted.items() if source is not None), REPORT]
+    return tuple(describe_file(folder / found) for found in present if (folder / found).is_file())
 
 
 def _place(source: Path, target: Path) -> None:

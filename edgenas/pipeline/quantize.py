@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from edgenas.device_profiles import load_profile
 from edgenas.errors import BudgetNotMetError, UsageError
 from edgenas.files import replaced
@@ -75,44 +77,40 @@ def quantize(
     """
     workspace = workspace or Workspace()
     path = Path(model)
+    loaded = _quantizable(path, max_drop)
+    options = parse_options(
+        mean=mean, std=std, scale=scale, input_size=input_size, resize=resize, layout=layout,
+        channels=channels,
+    )  # fmt: skip
+    samples = load_inputs(loaded, os.fspath(calibration), options, labels=Path(labels) if labels else None)
+    say(f"inputs: {describe(samples)}")
+    profile = load_profile(workspace.device_or_default(device), workspace)
+    target = Path(output) if output is not None else path.with_name(f"{path.stem}-quantized.onnx")
+    trials = target.with_suffix(".trials")
+    source, parts = one_file(loaded, path, trials), divide(samples, seed)
+    with (
+        connect(profile) as agent,
+        Scorer(agent, TrialStore(trials / "trials.jsonl"), source, threads or agent.threads) as scorer,
+    ):
+        facts = {"device": profile.id, "environment": agent.environment.fingerprint()}
+        quantizer = Quantizer(loaded, parts.calibration, facts)
+        explorer = Explorer(quantizer, scorer, parts.screening, trials / "candidates")
+        outcome = Tournament(explorer, parts.selection, max_drop, latency_ms).run(start_float_layers)
+    result = _written(outcome, source, target, profile.id, parts)
+    shutil.rmtree(trials / "candidates", ignore_errors=True)  # not there where nothing could be built
+    _check_limit(result, latency_ms)
+    return result
+
+
+def _quantizable(path: Path, max_drop: float) -> onnx.ModelProto:
+    """The model, if it can be quantized within a loss that can be asked for."""
     if not 0 <= max_drop <= 1:
         raise UsageError(
             f"max_drop {max_drop} is not a ratio from 0 to 1", hint="0.01 is one point of accuracy"
         )
     loaded = load_model(path)
     check_quantizable(loaded, path)
-    options = parse_options(
-        mean=mean,
-        std=std,
-        scale=scale,
-        input_size=input_size,
-        resize=resize,
-        layout=layout,
-        channels=channels,
-    )
-    samples = load_inputs(loaded, os.fspath(calibration), options, labels=Path(labels) if labels else None)
-    say(f"inputs: {describe(samples)}")
-    profile = load_profile(workspace.device_or_default(device), workspace)
-    target = Path(output) if output is not None else path.with_name(f"{path.stem}-quantized.onnx")
-    trials = target.with_suffix(".trials")
-    with (
-        connect(profile) as agent,
-        Scorer(
-            agent,
-            TrialStore(trials / "trials.jsonl"),
-            one_file(loaded, path, trials),
-            threads or agent.threads,
-        ) as scorer,
-    ):
-        parts = divide(samples, seed)
-        facts = {"device": profile.id, "environment": agent.environment.fingerprint()}
-        quantizer = Quantizer(loaded, parts.calibration, facts)
-        explorer = Explorer(quantizer, scorer, parts.screening, trials / "candidates")
-        outcome = Tournament(explorer, parts.selection, max_drop, latency_ms).run(start_float_layers)
-    result = _written(outcome, scorer.float_model, target, profile.id, parts)
-    shutil.rmtree(trials / "candidates", ignore_errors=True)  # not there where nothing could be built
-    _check_limit(result, latency_ms)
-    return result
+    return loaded
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ def validate(
     """
     workspace = workspace or Workspace()
     path, other = Path(model), Path(reference) if reference is not None else None
-    if max_drop is not None and (other is None or data is None):
-        raise UsageError("max_drop compares accuracies", hint="name --reference FLOAT.onnx and --data, too")
+    limits = Limits(latency_ms=latency_ms, size_mb=size_mb, max_drop=max_drop)
+    limits.check(compared=other is not None and data is not None)
     loaded = _checked_model(path)
     samples = None
     if data is not None:
@@ -98,9 +98,7 @@ def validate(
         )
         measured = _Measured(agent, shipped, compared, threads or agent.threads)
         outputs = measured.outputs(samples, Path(folder)) if samples is not None else Compared()
-        return measured.result(
-            path, outputs, Limits(latency_ms=latency_ms, size_mb=size_mb, max_drop=max_drop)
-        )
+        return measured.result(path, outputs, limits)
 
 
 class Limits(Record):
@@ -109,6 +107,13 @@ class Limits(Record):
     latency_ms: float | None = None
     size_mb: float | None = None
     max_drop: float | None = None
+
+    def check(self, *, compared: bool) -> None:
+        """Refuses a limit on the accuracy's drop where no two accuracies are compared."""
+        if self.max_drop is not None and not compared:
+            raise UsageError(
+                "max_drop compares accuracies", hint="name --reference FLOAT.onnx and --data, too"
+            )
 
 
 class Compared(Record):
