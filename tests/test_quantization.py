@@ -454,13 +454,15 @@ def test_the_interval_of_a_ratio_holds_what_it_promises():
     """Passes differ by a percent: of equal models hardly one is called faster, of faster ones most are."""
     generator = np.random.default_rng(0)
 
-    def called_faster(factor):
-        passes = generator.normal(0, 0.01, (5, 1)) + generator.normal(0, 0.02, (5, 8))
-        mine = generator.normal(0, 0.01, (5, 1)) + generator.normal(0, 0.02, (5, 8)) + np.log(factor)
+    def called_faster(factor, disturbed=0):
+        passes = generator.normal(0, 0.01, (8, 1)) + generator.normal(0, 0.02, (8, 6))
+        mine = generator.normal(0, 0.01, (8, 1)) + generator.normal(0, 0.02, (8, 6)) + np.log(factor)
+        mine[:disturbed] += np.log(2)
         return latency_ratio(np.exp(passes), np.exp(mine), comparisons=6).high < 1.0
 
     assert sum(called_faster(1.0) for _ in range(1000)) < 15
-    assert sum(called_faster(0.9) for _ in range(200)) > 180
+    assert sum(called_faster(0.9) for _ in range(200)) > 190
+    assert sum(called_faster(0.9, disturbed=1) for _ in range(200)) > 180
 
 
 def test_an_unreachable_limit_gives_the_fastest_accurate():

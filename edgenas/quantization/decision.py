@@ -17,6 +17,7 @@ from edgenas.quantization.outputs import OutputScore
 LOSS_PER_FLIP = 0.4
 MATERIAL_SHARE = 0.25  # of max_drop: estimated drops closer than this do not decide, latency does
 SAME_LATENCY = 1.02  # latencies within this factor are one: no device repeats itself better
+TRIMMED = 0.2  # of the passes on either side
 CONFIDENCE = 0.95  # that no candidate is called faster than float which is not
 
 
@@ -28,6 +29,11 @@ class LatencyRatio:
     low: float
     high: float
 
+    @property
+    def decided(self) -> bool:
+        """Whether more passes could not change which is faster, or only by less than matters."""
+        return not self.low <= 1.0 <= self.high or self.high / self.low <= SAME_LATENCY**2
+
 
 def latency_ratio(
     float_passes: Sequence[Sequence[float]], passes: Sequence[Sequence[float]], *, comparisons: int
@@ -35,21 +41,30 @@ def latency_ratio(
     """The ratio from interleaved rounds of several passes.
 
     A pass loads its sessions afresh, because where their memory lies can be worth a percent; so the
-    passes are what is drawn independently, and the interval is Student's over their medians. Several
-    candidates are compared with one float model: each interval is as much wider (Bonferroni).
+    passes are what is drawn independently, and the interval is Student's over their medians, the
+    outermost fifth of which is trimmed: another process that wakes up spoils a pass, not the verdict.
+    Several candidates are compared with one float model, perhaps several times: each interval is as
+    much wider (Bonferroni).
 
     Args:
         float_passes: per pass the float model's latency of each round in ms; ``passes`` likewise, in
             the same rounds.
-        comparisons: how many candidates are compared.
+        comparisons: how many candidates are compared, times how often one looks.
+
+    Source: Yuen, The two-sample trimmed t for unequal population variances (1974).
     """
-    logs = [
-        float(np.median(np.log(np.divide(mine[: len(base)], base[: len(mine)]))))
-        for base, mine in zip(float_passes, passes, strict=True)
-    ]
-    center, deviation = float(np.mean(logs)), float(np.std(logs, ddof=1))
+    logs = np.sort(
+        [
+            float(np.median(np.log(np.divide(mine[: len(base)], base[: len(mine)]))))
+            for base, mine in zip(float_passes, passes, strict=True)
+        ]
+    )
+    count, cut = len(logs), int(TRIMMED * len(logs))
+    kept = logs[cut : count - cut]
+    center = float(np.mean(kept))
+    deviation = float(np.std(np.clip(logs, kept[0], kept[-1]), ddof=1)) * count / len(kept)
     tail = (1.0 - CONFIDENCE) / 2.0 / max(comparisons, 1)
-    halfwidth = float(t.ppf(1.0 - tail, len(logs) - 1)) * deviation / math.sqrt(len(logs))
+    halfwidth = float(t.ppf(1.0 - tail, len(kept) - 1)) * deviation / math.sqrt(count)
     return LatencyRatio(math.exp(center), math.exp(center - halfwidth), math.exp(center + halfwidth))
 
 

@@ -37,7 +37,8 @@ from edgenas.quantization.trials import key_of
 from edgenas.records import KernelTrace, NetworkLatency
 
 SCREENING_ROUNDS = 12
-FINAL_PASSES, FINAL_ROUNDS = 5, 8
+FINAL_PASSES, FINAL_ROUNDS = 8, 6  # between two looks at what they say
+FINAL_LOOKS = 3
 AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
 MUCH_NEARER = 0.6  # a slower scheme is looked at further where its distance is below this factor
 SATURATING = 1.5  # times the distance that the operators' definition gives
@@ -157,29 +158,40 @@ class Explorer:
             candidate.latency_ms, candidate.error = latency_of(latency), latency.error
 
     def contest(self, candidates: Sequence[Candidate]) -> dict[str, LatencyRatio]:
-        """Measures candidates beside float in several passes: what a decision rests on.
+        """Measures candidates beside float until it is plain which are faster: what a decision rests on.
 
         Returns:
             Each candidate's latency over float's by its name; none for those that failed.
         """
         paths = [self.scorer.float_model, *(c.path for c in candidates)]
-        passes = [
-            self.scorer.latencies(paths, purpose=f"final pass {number}", rounds=FINAL_ROUNDS, paired=True)
-            for number in range(FINAL_PASSES)
-        ]
+        passes: list[list[NetworkLatency]] = []
+        ratios: dict[str, LatencyRatio] = {}
+        for _ in range(FINAL_LOOKS):
+            for number in range(len(passes), len(passes) + FINAL_PASSES):
+                purpose = f"final pass {number}"
+                passes.append(self.scorer.latencies(paths, purpose=purpose, rounds=FINAL_ROUNDS, paired=True))
+            ratios = self._ratios(candidates, passes)
+            if all(ratio.decided for ratio in ratios.values()):
+                break
+        return ratios
+
+    def _ratios(
+        self, candidates: Sequence[Candidate], passes: Sequence[Sequence[NetworkLatency]]
+    ) -> dict[str, LatencyRatio]:
+        """What the passes say so far; candidates get their latency or their error."""
         by_model = list(zip(*passes, strict=True))
         float_rounds = _rounds(by_model[0])
         if float_rounds is None:
             raise ModelError(f"the device cannot run the float model: {_error(by_model[0])}")
         self.float_latency_ms = float(np.median(np.concatenate(float_rounds)))
-        ratios = {}
+        comparisons, ratios = FINAL_LOOKS * len(candidates), {}
         for candidate, measured in zip(candidates, by_model[1:], strict=True):
             rounds = _rounds(measured)
             if rounds is None:
                 candidate.latency_ms, candidate.error = None, _error(measured)
                 continue
             candidate.latency_ms = float(np.median(np.concatenate(rounds)))
-            ratios[candidate.name] = latency_ratio(float_rounds, rounds, comparisons=len(candidates))
+            ratios[candidate.name] = latency_ratio(float_rounds, rounds, comparisons=comparisons)
         return ratios
 
     def integer_kernels(self, candidate: Candidate) -> int | None:
