@@ -201,10 +201,8 @@ def _why_out(candidate: Judged, limits: Limits) -> str:
         return f"expected to lose {lost:.2f} points, more than {most:.2g}"
     if not candidate.pays:
         found = candidate.against_float
-        return (
-            f"not faster than float beyond doubt: {found.ratio:.3f}x its latency "
-            f"({found.low:.3f} to {found.high:.3f})"
-        )
+        what = "slower than float" if found.low > 1.0 else "not faster than float beyond doubt"
+        return f"{what}: {found.ratio:.3f}x its latency ({found.low:.3f} to {found.high:.3f})"
     return ""
 
 
