@@ -4,7 +4,7 @@ VENV := .venv
 BENCH_VENV := .venv-bench
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test lint check-types imports unit format bench-env wheel clean
+.PHONY: help demo test lint check-types imports unit gate docs format bench-env wheel clean
 
 help:  ## shows this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed  ## the whole product on real data, in minutes
 	$(VENV)/bin/edgenas demo
 
-test: lint check-types imports unit  ## everything that CI checks
+test: lint check-types imports unit gate  ## everything that CI checks
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
@@ -32,6 +32,15 @@ imports: $(VENV)/.installed
 
 unit: $(VENV)/.installed
 	$(VENV)/bin/pytest -q
+
+gate: $(VENV)/.installed  ## our own gate on our own models: predicted from ci/local.json, no device
+	$(VENV)/bin/python ci/models.py build/ci
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" EDGENAS_RESULTS=build/gate-results ci/gate.sh build/ci/*.onnx
+
+docs: $(VENV)/.installed  ## builds the documentation into build/site
+	$(PIP) install -c constraints.txt --group docs
+	$(VENV)/bin/python docs/generate.py
+	$(VENV)/bin/mkdocs build --strict --quiet --site-dir build/site
 
 format: $(VENV)/.installed  ## formats the code
 	$(VENV)/bin/ruff format .

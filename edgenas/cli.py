@@ -577,9 +577,10 @@ def ci_init(force: bool) -> Any:
 @_command(cli)
 @click.argument("run", type=EXISTING, required=False)
 @click.option("--table", metavar="ID", help="Report on a device's latency table.")
+@click.option("--checks", type=EXISTING, help="Show the trend of this history (of `check --history`).")
 @output_option
-def report(run: Path | None, table: str | None, output: Path | None) -> Any:
-    """Write one self-contained HTML file about a run or a table.
+def report(run: Path | None, table: str | None, checks: Path | None, output: Path | None) -> Any:
+    """Write one self-contained HTML file about a run, a table or the gate.
 
     \b
     Example:
@@ -587,9 +588,7 @@ def report(run: Path | None, table: str | None, output: Path | None) -> Any:
     """
     from edgenas.pipeline.report import report as stage
 
-    if (run is None) == (table is None):
-        raise UsageError("report needs a run's folder or --table ID", hint="edgenas report runs/NAME")
-    return stage(run, table=table, output=output)
+    return stage(run, table=table, checks=checks, output=output)
 
 
 @_command(cli)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -448,3 +450,27 @@ def test_ci_init_replaces_nothing_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "ci" / "gate.sh").read_text() == "mine"
     ci_init(workspace=workspace, force=True)
     assert (tmp_path / "ci" / "gate.sh").read_text().startswith("#!")
+
+
+# --- this repository's own gate --------------------------------------------------------------------
+
+OWN = Path(__file__).parents[1] / "ci"
+
+
+def test_our_own_copy_of_the_gate_is_what_ci_init_writes() -> None:
+    for source in (OWN.parent / "edgenas" / "pipeline" / "ci_files").iterdir():
+        assert (OWN / source.name).read_bytes() == source.read_bytes()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the committed table has the kernels of x86")
+def test_our_own_models_pass_and_a_larger_one_does_not(tmp_path: Path) -> None:
+    names = [model.name for model in read_baseline(OWN / "baseline.json").models]
+    subprocess.run([sys.executable, OWN / "models.py", tmp_path], check=True)
+    files = [tmp_path / f"{name}.onnx" for name in names]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    result = check(files, baseline=OWN / "baseline.json", workspace=Workspace(tmp_path))
+    assert (result.verdict, result.latency_source) == ("pass", "predicted")
+    swapped = f"mobilenetv3-int8={tmp_path / 'mobilenetv3-fp32.onnx'}"
+    result = check([swapped], baseline=OWN / "baseline.json", workspace=Workspace(tmp_path))
+    failed = {finding.metric for finding in result.findings if finding.verdict == "fail"}
+    assert {"size_bytes", "latency_ms"} <= failed

@@ -9,13 +9,17 @@ import chromium
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgenas.errors import ArtifactError, TableError, UsageError
 from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.table import LatencyTable
+from edgenas.pipeline.check_history import append
 from edgenas.pipeline.report import read_run, report
 from edgenas.records import (
     Candidate,
+    CheckFinding,
+    CheckResult,
     Environment,
     EpochRecord,
     KernelPrediction,
@@ -629,3 +633,109 @@ def traced_kernel(position: int, channels: int) -> TracedKernel:
         outputs=(TensorType(dtype="float", shape=shape),),
         latency_ms=0.0004 * channels**1.5,
     )
+
+
+# --- the gate over time, and what is really on the screen -------------------------------------------
+
+ACCENTS = {False: (31, 95, 191), True: (127, 176, 255)}
+PAPERS = {False: (246, 245, 241), True: (18, 22, 29)}
+
+
+def history(count: int = 24) -> tuple[CheckResult, ...]:
+    """Results of two models; the gate failed once, for the size of the first."""
+    results = []
+    for i in range(count):
+        latency = 1.2 - 0.01 * i
+        size = 500_000 + 1000 * i + (40_000 if i == 15 else 0)
+        findings = [
+            CheckFinding(model="small", metric="size_bytes", baseline=500_000, value=size, limit=530_000,
+                         verdict="fail" if i == 15 else "pass"),
+            CheckFinding(model="small", metric="latency_ms", baseline=1.2, value=latency, limit=1.236,
+                         verdict="pass", interval=(latency - 0.02, latency + 0.02), note=HOSTILE),
+            CheckFinding(model=f"large {HOSTILE}", metric="latency_ms", baseline=None, value=None,
+                         limit=None, verdict="incomparable", note="device was a, is b"),
+        ]  # fmt: skip
+        results.append(
+            CheckResult(
+                verdict="fail" if i == 15 else "incomparable",
+                device="local",
+                threads=1,
+                baseline="ci/baseline.json",
+                updated=False,
+                findings=tuple(findings),
+                elapsed_s=2.5,
+                created_at=f"2026-10-{i + 1:02d}T12:00:00+00:00",
+                commit=f"{i:040x}",
+            )
+        )
+    return tuple(results)
+
+
+@pytest.fixture(scope="module")
+def gate_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("history")
+    for result in history():
+        append(folder / "history.jsonl", result)
+    return report(checks=folder / "history.jsonl", workspace=Workspace(folder))
+
+
+def pixels(browser: chromium.Page, selector: str, path: Path) -> np.ndarray:
+    """What an element looks like: uint8 RGB (H, W, 3)."""
+    browser.center(selector)
+    box = browser.evaluate(
+        f"(() => {{ const b = document.querySelector({json.dumps(selector)}).getBoundingClientRect(); "
+        "return [b.left, b.top, b.right, b.bottom]; })()"
+    )
+    browser.screenshot(path)
+    return np.asarray(Image.open(path).convert("RGB").crop([round(max(edge, 0)) for edge in box]))
+
+
+def share(image: np.ndarray, color: tuple[int, int, int]) -> float:
+    """The share of pixels of a colour, give or take what smoothing does."""
+    return float((np.abs(image.astype(int) - color).max(axis=2) < 12).mean())
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_trend_is_on_the_screen(
+    browser: chromium.Page, gate_page: Path, tmp_path: Path, dark: bool, width: int
+) -> None:
+    browser.open(gate_page, width=width, dark=dark)
+    browser.wait_for("document.documentElement.dataset.ready === 'yes'")
+    for metric in ("latency_ms", "size_bytes"):
+        chart = f"#trend-0-{metric} .chart"
+        browser.center(chart)
+        browser.wait_for(f"document.querySelector('{chart} .scatterlayer .point') !== null")
+        image = pixels(browser, chart, tmp_path / "chart.png")
+        assert image.shape[1] > 0.7 * width
+        assert 0.002 < share(image, ACCENTS[dark]) < 0.2  # a line and its markers, no blot
+        assert share(image, (26, 32, 42) if dark else (255, 255, 255)) > 0.7
+        columns = (np.abs(image.astype(int) - ACCENTS[dark]).max(axis=2) < 12).any(axis=0)
+        drawn = np.flatnonzero(columns)
+        assert drawn.max() - drawn.min() > 0.5 * image.shape[1]  # from the first result to the last
+    assert not browser.evaluate("document.querySelector('#trend-1-latency_ms') !== null")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert share(pixels(browser, "header", tmp_path / "header.png"), PAPERS[dark]) > 0.4
+    assert browser.problems() == []
+
+
+def test_a_failed_result_stands_out_and_hostile_notes_stay_text(
+    browser: chromium.Page, gate_page: Path, tmp_path: Path
+) -> None:
+    browser.open(gate_page)
+    browser.wait_for("document.documentElement.dataset.ready === 'yes'")
+    chart = "#trend-0-size_bytes .chart"
+    browser.center(chart)
+    browser.wait_for(f"document.querySelector('{chart} .scatterlayer .point') !== null")
+    assert share(pixels(browser, chart, tmp_path / "chart.png"), (198, 47, 61)) > 0.0005
+    assert "failed 1 of them" in browser.evaluate("document.querySelector('#trend-0-size_bytes').innerText")
+    assert browser.evaluate("window.hacked") is None
+    assert browser.problems() == []
+
+
+def test_an_empty_history_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no history"):
+        report(checks=tmp_path / "none.jsonl", workspace=Workspace(tmp_path))
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    with pytest.raises(UsageError, match="no result yet"):
+        report(checks=tmp_path / "empty.jsonl", workspace=Workspace(tmp_path))

@@ -49,7 +49,7 @@ class Gate:
     def findings(self, known: Baseline | None, model: GatedModel, now: BaselineModel) -> list[CheckFinding]:
         """Every judgement of one model; without a baseline the absolute limits, and the model twice."""
         if known is None:
-            return [*self._budgets(now), *self.source.against_itself(model)]
+            return [*_as_it_is(now), *self._budgets(now), *self.source.against_itself(model)]
         return [*self._budgets(now), *self._against(known, model, now)]
 
     def _accuracy(self, file: Path) -> float | None:
@@ -93,6 +93,14 @@ class Gate:
         if before.accuracy is not None and now.accuracy is not None:
             findings.append(accuracy_drop(name, before.accuracy, now.accuracy, self.allowance.max_drop))
         return findings
+
+
+def _as_it_is(now: BaselineModel) -> list[CheckFinding]:
+    """What a baseline will hold, for information."""
+    values = {"size_bytes": now.size_bytes, "parameters": now.parameters, "latency_ms": now.latency_ms}
+    if now.accuracy is not None:
+        values["accuracy"] = now.accuracy
+    return [not_judged(now.name, metric, "pass", "as it is", now=value) for metric, value in values.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

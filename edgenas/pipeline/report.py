@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from edgenas.latency_tables.observations import Observations, observe
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.pipeline.bundle import MANIFEST, REPORT, read_manifest, refresh_manifest
+from edgenas.pipeline.check_history import read_history
 from edgenas.records import (
     NetworkPoint,
     Prediction,
@@ -25,7 +27,14 @@ from edgenas.records import (
     TrainResult,
     ValidateResult,
 )
-from edgenas.reporting import KernelRow, RunContents, TableContents, render_run, render_table
+from edgenas.reporting import (
+    KernelRow,
+    RunContents,
+    TableContents,
+    render_checks,
+    render_run,
+    render_table,
+)
 from edgenas.workspace import Workspace
 
 Part = TypeVar("Part")
@@ -35,6 +44,7 @@ def report(
     run: str | Path | None = None,
     *,
     table: str | None = None,
+    checks: Path | None = None,
     output: Path | None = None,
     workspace: Workspace | None = None,
 ) -> Path:
@@ -43,8 +53,10 @@ def report(
     Args:
         run: a run's folder, or its name under ``runs/``.
         table: a device whose latency table to show instead.
+        checks: a history of the gate (``check --history``) to show instead; beside a run, its trend is
+            a chapter of the run's page.
         output: where to write; ``report.html`` in the run's folder, or
-            ``latency_tables/DEVICE.html``, when omitted.
+            ``latency_tables/DEVICE.html``, or beside the history, when omitted.
 
     Returns:
         The file.
@@ -55,19 +67,26 @@ def report(
         TableError: there is no such table, or it is damaged.
     """
     workspace = workspace or Workspace()
-    if (run is None) == (table is None):
-        raise UsageError("report needs a run or --table, one of them", hint=_known_runs(workspace))
+    if (table is not None and (run or checks)) or (table, run, checks) == (None, None, None):
+        raise UsageError("report needs a run, a table or a history, one of them", hint=_known_runs(workspace))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if table is not None:
-        target = output or workspace.tables / f"{table}.html"
         page = render_table(_read_table(workspace, table), created_at=now)
-    else:
-        folder = _run_folder(workspace, str(run))
-        target = output or folder / REPORT
-        page = render_run(read_run(folder), created_at=now)
-    write_atomically(target, page.encode("utf-8"))
-    if table is None and target == folder / REPORT:
+        return _written(output or workspace.tables / f"{table}.html", page)
+    history = read_history(checks) if checks is not None else ()
+    if run is None:
+        assert checks is not None
+        return _written(output or checks.with_suffix(".html"), render_checks(history, created_at=now))
+    folder = _run_folder(workspace, str(run))
+    target = output or folder / REPORT
+    _written(target, render_run(replace(read_run(folder), checks=history), created_at=now))
+    if target == folder / REPORT:
         refresh_manifest(folder, REPORT)
+    return target
+
+
+def _written(target: Path, page: str) -> Path:
+    write_atomically(target, page.encode("utf-8"))
     return target
 
 

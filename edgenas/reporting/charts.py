@@ -342,3 +342,68 @@ def kernel_families(families: Sequence[tuple[str, int]]) -> Figure:
         yaxis={"autorange": "reversed", "showgrid": False},
         showlegend=False,
     )
+
+
+# --- the gate over time ------------------------------------------------------------------------------
+
+
+def trend(points: Sequence[TrendPoint], axis: str) -> Figure:
+    """One metric of one model over time: values, the limit that held, and what did not pass."""
+    numbers = list(range(1, len(points) + 1))
+    line = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "value",
+        "x": numbers,
+        "y": [point.value for point in points],
+        "text": [f"{text(point.when)}<br>{text(point.about)}" for point in points],
+        "line": {"color": ACCENT, "width": 2},
+        "marker": {
+            "size": [8 if point.verdict == "pass" else 13 for point in points],
+            "color": [_MOODS[point.verdict] for point in points],
+            "symbol": ["circle" if point.verdict == "pass" else "x" for point in points],
+        },
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [point.high - point.value for point in points],
+            "arrayminus": [point.value - point.low for point in points],
+            "color": MUTED,
+            "thickness": 1,
+            "width": 0,
+        },
+        "hovertemplate": "<b>%{y}</b><br>%{text}<extra></extra>",
+    }
+    limit = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "limit",
+        "x": numbers,
+        "y": [point.limit for point in points],
+        "line": {"color": BAD, "width": 1.5, "dash": "dash", "shape": "hv"},
+        "hoverinfo": "skip",
+    }
+    limited = [limit] if any(point.limit is not None for point in points) else []
+    # Results are evenly spaced: a week without a change is no gap in what changed.
+    return _figure(
+        [line, *limited],
+        height=320,
+        xaxis=_axis("result", rangemode="tozero", tickformat="d"),
+        yaxis=_axis(axis),
+        hovermode="closest",
+    )
+
+
+class TrendPoint(NamedTuple):
+    """One result of one metric: ``low`` and ``high`` are its interval's ends, or the value itself."""
+
+    when: str
+    value: float
+    low: float
+    high: float
+    limit: float | None
+    verdict: str
+    about: str
+
+
+_MOODS = {"pass": ACCENT, "fail": BAD, "inconclusive": SECOND, "incomparable": MUTED}

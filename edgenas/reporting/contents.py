@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgenas.records import (
+    CheckResult,
     NetworkPoint,
     Prediction,
     PredictionError,
@@ -33,6 +34,7 @@ class RunContents:
     prediction: Prediction | None = None
     networks: tuple[NetworkPoint, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    checks: tuple[CheckResult, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

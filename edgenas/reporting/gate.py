@@ -86,7 +86,7 @@ def finding_value(finding: CheckFinding, value: float | None) -> str:
         return size(round(value))
     if finding.metric.endswith("accuracy"):
         return percent(value)
-    return shown(int(value)) if float(value).is_integer() else shown(value)
+    return str(round(value)) if float(value).is_integer() or abs(value) >= 1000 else shown(value)
 
 
 def _plain(text: str) -> str:

@@ -10,11 +10,14 @@ import base64
 import gzip
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import edgenas
 from edgenas.errors import UsageError
+from edgenas.records import CheckResult
+from edgenas.reporting.check_sections import checks_page
 from edgenas.reporting.contents import RunContents, TableContents
 from edgenas.reporting.parts import Page
 from edgenas.reporting.run_sections import run_page
@@ -39,6 +42,17 @@ def render_table(contents: TableContents, *, created_at: str) -> str:
         UsageError: the packages of the extra ``report`` are not installed.
     """
     return _render(table_page(contents), created_at)
+
+
+def render_checks(results: Sequence[CheckResult], *, created_at: str) -> str:
+    """The report of a gate's history, the oldest result first.
+
+    Raises:
+        UsageError: the history is empty, or the packages of the extra ``report`` are not installed.
+    """
+    if not results:
+        raise UsageError("the history has no result yet", hint="edgenas check MODEL.onnx --history FILE")
+    return _render(checks_page(results), created_at)
 
 
 def script_safe_json(value: Any) -> str:

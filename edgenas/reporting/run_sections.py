@@ -28,6 +28,7 @@ from edgenas.reporting.parts import (
     threads,
 )
 from edgenas.reporting.parts import limit as limit_text
+from edgenas.reporting.trend_sections import trend_sections
 
 OPTIONS = (
     "device", "latency_ms", "data", "space", "train_seconds", "final_seconds", "evaluations", "threads",
@@ -61,6 +62,8 @@ def run_page(contents: RunContents) -> Page:
             page.sections.append(training_section(key, title, result))
     if contents.validate:
         page.sections.append(validation_section(contents.validate))
+    if contents.checks:
+        page.sections.extend(trend_sections(contents.checks))
     page.sections.extend(_environment(contents))
     page.sections.append(reproduce_section(contents))
     return page
