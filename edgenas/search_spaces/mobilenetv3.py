@@ -13,7 +13,6 @@ from edgenas.search_spaces.staged import Classifier, Stage, StagedDescription, S
 _EARLY: dict[str, Any] = {"operator": ("depthwise", "fused"), "activation": ("relu", "hardswish")}
 _LATE: dict[str, Any] = {"operator": ("depthwise",), "activation": ("relu", "hardswish"), "se": (False, True)}
 _OFA: dict[str, Any] = {"kernel": (3, 5, 7), "expansion": (3, 4, 6)}
-_SMALL: dict[str, Any] = {"kernel": (3, 5), "expansion": (1, 2, 4)}
 
 MOBILENETV3 = StagedDescription(
     name="mobilenetv3",
@@ -30,16 +29,19 @@ MOBILENETV3 = StagedDescription(
     head=Classifier(features=(480, 960), hidden=1280, activation="hardswish"),
 )
 
+# Images of 32 pixels are halved in the stem at once and kernels stay at 3: measured on CIFAR-10 at
+# equal latency and equal training time, dense blocks on 16-pixel maps are more accurate than
+# narrower ones on 32-pixel maps, and five by five covers most of what is left of an 8-pixel map.
+# The widths keep the largest network, which every step of a supernet trains, below 50 million MACs.
 MOBILENETV3_32PX = StagedDescription(
     name="mobilenetv3-32px",
-    resolution=(24, 28, 32, 40),
-    stem=Stem(width=(16, 32)),
+    resolution=(24, 28, 32),
+    stem=Stem(width=(16, 24, 32), stride=2),
     stages=(
-        Stage(width=(16, 32, 48), depth=(1, 2, 3), **_EARLY, **_SMALL),
-        Stage(width=(32, 48, 64), depth=(1, 2, 3, 4), stride=2, **_EARLY, **_SMALL, se=(False, True)),
-        Stage(width=(64, 96, 128), depth=(1, 2, 3, 4), stride=2, **_EARLY, **_SMALL, se=(False, True)),
+        Stage(width=(24, 32), depth=(1, 2), expansion=(1, 2), **_EARLY),
+        Stage(width=(48, 64), depth=(1, 2, 3), stride=2, expansion=(1, 2), **_EARLY, se=(False, True)),
+        Stage(width=(96, 128, 160), depth=(1, 2, 3), stride=2, expansion=(1, 2), **_EARLY, se=(False, True)),
     ),
-    head=Classifier(features=(0, 256)),
 )
 
 MOBILENETV3_DEMO = StagedDescription(

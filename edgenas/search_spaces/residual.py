@@ -27,11 +27,11 @@ RESIDUAL = StagedDescription(
 
 RESIDUAL_32PX = StagedDescription(
     name="residual-32px",
-    resolution=(24, 28, 32, 40),
-    stem=Stem(width=(16, 32)),
+    resolution=(24, 28, 32),
+    stem=Stem(width=(16, 24, 32), stride=2),
     stages=(
-        Stage(width=(16, 32, 48), depth=(1, 2, 3), **_BASIC),
-        Stage(width=(32, 48, 64), depth=(1, 2, 3), stride=2, **_BASIC, se=(False, True)),
-        Stage(width=(64, 96, 128), depth=(1, 2, 3), stride=2, **_EITHER, se=(False, True)),
+        Stage(width=(24, 32, 48), depth=(1, 2), **_BASIC),
+        Stage(width=(48, 64, 96), depth=(1, 2), stride=2, **_BASIC, se=(False, True)),
+        Stage(width=(96, 128, 160), depth=(1, 2), stride=2, **_EITHER, se=(False, True)),
     ),
 )
