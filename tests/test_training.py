@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -364,7 +365,7 @@ def test_network_training_distils_starts_from_the_supernet_and_resumes(
     supernet = Supernet(space)
     supernet.set_active(space.largest())
     supernet.calibrate(data.calibration_batches(12, 12))
-    teacher = Teacher(supernet.eval(), 12, 12)
+    teacher = Teacher(supernet.eval(), 12, 12, accuracy=1.0)
     network, state = supernet.network, supernet.subnet_state()
 
     def train(name: str, epochs: int = 2, **options: object) -> torch.Tensor:
@@ -375,9 +376,12 @@ def test_network_training_distils_starts_from_the_supernet_and_resumes(
 
     alone = train("alone", state=state)
     taught = train("taught", state=state, teacher=teacher)
+    overtaken = train("overtaken", state=state, teacher=replace(teacher, accuracy=0.01))
     scratch = train("scratch")
     assert torch.equal(alone, train("alone", state=state))
     assert not torch.equal(alone, taught)
+    assert not torch.equal(alone, overtaken)  # in the first epoch there is nothing to compare with
+    assert not torch.equal(taught, overtaken)
     assert not torch.equal(alone, scratch)
 
 

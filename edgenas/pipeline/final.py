@@ -85,6 +85,7 @@ def input_preprocessing(dataset: Dataset, space: SearchSpace, candidate: Mapping
 
 def _largest(supernet: Supernet, data: Any) -> Teacher:
     """The supernet's largest network with its own statistics, apart from the supernet."""
+    from edgenas.training.loop import accuracy
     from edgenas.training.networks import Teacher
 
     space = supernet.space
@@ -93,4 +94,5 @@ def _largest(supernet: Supernet, data: Any) -> Teacher:
     supernet.set_active(space.largest())
     supernet.calibrate(data.calibration_batches(height, width))
     module: torch.nn.Module = supernet.extract().to(data.device).eval()
-    return Teacher(network=module, height=height, width=width)
+    reached = accuracy(module, data, height, width)
+    return Teacher(network=module, height=height, width=width, accuracy=reached)

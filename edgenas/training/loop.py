@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ class Learner(ABC):
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Validation accuracies 0..1 by what was evaluated."""
+
+    def look_back(self, epochs: Sequence[EpochRecord]) -> None:  # noqa: B027 (few learners need it)
+        """Told of all finished epochs before the next one, after a kill too; most have no use for them."""
 
 
 class Loop:
@@ -146,6 +149,7 @@ class Loop:
     def _epoch(self, task: Task) -> None:
         generator = np.random.default_rng([self._seed, len(self._epochs)])
         batches = self._data.batches(self._recipe.batch_size, self._recipe.label_smoothing, generator)
+        self._learner.look_back(self._epochs)
         self._learner.module.train()
         with self._clock.running():
             losses = self._learn_all(batches, generator, task)

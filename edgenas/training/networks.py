@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgenas.records import TrainResult
+from edgenas.records import EpochRecord, TrainResult
 from edgenas.search_spaces import Network
 from edgenas.search_spaces.torch_builder import build_torch, folded_weights
 from edgenas.training.budget import Budget
@@ -26,11 +26,12 @@ CHECKPOINT = "network.pt"
 
 @dataclass(frozen=True)
 class Teacher:
-    """A calibrated network (inputs to logits) and the resolution that it works at."""
+    """A calibrated network (inputs to logits), its resolution and its validation accuracy 0..1."""
 
     network: Callable[[Tensor], Tensor]
     height: int
     width: int
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class TrainedNetwork:
 
 
 class NetworkLearner(Learner):
-    """Learns from the labels and, where there is one, from a teacher's soft output.
+    """Learns from the labels and, until it is overtaken, from a teacher's soft output.
+
+    A student that has become as accurate as its teacher would be held back by it: the largest
+    network of a supernet that was trained for a short time is soon worse than a small one of its own.
 
     Source: Hinton et al., Distilling the knowledge in a neural network (2015), at temperature 1.
     """
@@ -53,6 +57,7 @@ class NetworkLearner(Learner):
         self, module: nn.Module, network: Network, data: TrainingData, recipe: Recipe, teacher: Teacher | None
     ) -> None:
         self.module, self._data, self._recipe, self._teacher = module, data, recipe, teacher
+        self._overtaken = False
         _, self._height, self._width = network.input_shape
 
     def backward(self, batch: Batch, generator: np.random.Generator) -> Tensor:
@@ -65,9 +70,13 @@ class NetworkLearner(Learner):
     def evaluate(self) -> dict[str, float]:
         return {"network": accuracy(self.module, self._data, self._height, self._width)}
 
+    def look_back(self, epochs: Sequence[EpochRecord]) -> None:
+        best = max((record.accuracy["network"] for record in epochs), default=0.0)
+        self._overtaken = self._teacher is not None and best >= self._teacher.accuracy
+
     def _targets(self, batch: Batch) -> Tensor:
         teacher, share = self._teacher, self._recipe.distillation
-        if teacher is None or not share:
+        if teacher is None or self._overtaken or not share:
             return batch.targets
         with torch.inference_mode():
             inputs = self._data.inputs(batch.images, teacher.height, teacher.width)
