@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from edgenas.search.acquisition import choose_batch
 from edgenas.search.history import History
-from edgenas.search.pareto import Indices, best_first, front
+from edgenas.search.pareto import Indices, front
 from edgenas.search.problem import Floats, Genomes, Problem
 from edgenas.search.surrogate import GaussianProcess
 from edgenas.search.variation import Seen, Variation
 
-POOL = 1024
-ROUNDS = 6
-WALKED = 20_000
-"""Spaces of at most this many genomes are predicted in full."""
+POOL = 512
+ROUNDS = {1: 3}
+"""Rounds of breeding by prediction, by the number of objectives (others: 1).
+
+The front of several objectives already offers many kinds of parents.
+"""
+
+
+Breed: TypeAlias = Callable[[int], Genomes]
 
 
 class Adviser:
@@ -30,22 +36,28 @@ class Adviser:
         self._variation = variation
         self._problem: Problem = variation.problem
         self._models = {i: GaussianProcess(variation.counts) for i in self._problem.learnt}
-        self._space = variation.everything(at_most=WALKED)
 
-    def advise(self, history: History, seen: Seen, n: int) -> Genomes:
-        """Up to ``n`` unseen genomes within the limits, diverse and promising."""
+    def advise(self, history: History, seen: Seen, breed: Breed, n: int) -> Genomes:
+        """Up to ``n`` unseen genomes within the limits, diverse and promising.
+
+        Args:
+            history: what the models are fitted to.
+            seen: what must not be proposed again.
+            breed: makes about so many children of what was evaluated.
+            n: how many are wanted.
+        """
         rows = np.flatnonzero(history.violations <= 0)
         if len(rows) < 4:
-            return self._variation.sample(n)
-        genomes, objectives = history.genomes[rows], history.objectives[rows]
+            return breed(n)
+        objectives = history.objectives[rows]
         for column, model in self._models.items():
-            model.fit(genomes, clip_bad(objectives[:, column]))
-        pool = self._pool(genomes, objectives, seen)
+            model.fit(history.genomes[rows], clip_bad(objectives[:, column]))
+        pool = self._pool(seen, breed)
         if not len(pool):
             return pool
-        means, deviations = self._means(pool), self._deviations(pool)
         known = objectives[front(objectives)]
-        return pool[choose_batch(means, deviations, known, n, self._variation.rng)]
+        picked = choose_batch(self._means(pool), self._deviations(pool), known, n, self._variation.rng)
+        return pool[picked]
 
     def state(self) -> list[Any]:
         """What the next fit depends on, as JSON values."""
@@ -56,28 +68,22 @@ class Adviser:
         for model, saved in zip(self._models.values(), state, strict=True):
             model.restore(saved)
 
-    def _pool(self, genomes: Genomes, objectives: Floats, seen: Seen) -> Genomes:
-        if self._space is not None:
-            unseen = self._space[~np.array(seen.contains(self._space), bool)]
-            return self._best(unseen, POOL)
-        parents = genomes[best_first(objectives, np.zeros(len(genomes)))[:64]]
-        candidates = np.empty((0, genomes.shape[1]), np.int64)
-        for _ in range(ROUNDS):
-            children = np.concatenate([self._breed(parents), self._variation.sample(POOL // 8)])
-            children = children[~np.array(seen.contains(children), bool)]
-            candidates = np.unique(np.concatenate([candidates, children]), axis=0)
-            candidates = self._best(candidates, POOL)
-            parents = candidates[: POOL // 4]
-        return candidates
+    def _pool(self, seen: Seen, breed: Breed) -> Genomes:
+        """Children of what was evaluated, and of the best of these by prediction."""
+        pool = self._unseen(breed(POOL), seen)
+        for _ in range(ROUNDS.get(len(self._problem.objectives), 1) - 1):
+            parents = pool[peel(self._means(pool), POOL // 4)]
+            rng = self._variation.rng
+            first, second = (parents[rng.integers(0, len(parents), POOL)] for _ in range(2))
+            children = self._unseen(self._variation.offspring(first, second), seen)
+            pool = np.unique(np.concatenate([pool, children]), axis=0)
+            pool = pool[peel(self._means(pool), POOL)]
+        return pool
 
-    def _breed(self, parents: Genomes) -> Genomes:
-        rng = self._variation.rng
-        first, second = (parents[rng.integers(0, len(parents), POOL)] for _ in range(2))
-        return self._variation.offspring(first, second)
-
-    def _best(self, genomes: Genomes, count: int) -> Genomes:
-        """The ``count`` best by predicted means, best first; deviations cost far more and come later."""
-        return genomes[peel(self._means(genomes), count)]
+    @staticmethod
+    def _unseen(genomes: Genomes, seen: Seen) -> Genomes:
+        unique = np.unique(genomes, axis=0)
+        return np.asarray(unique[~np.array(seen.contains(unique), bool)])
 
     def _means(self, genomes: Genomes) -> Floats:
         columns = [

@@ -66,8 +66,10 @@ class Evolution(Strategy):
         if len(self._population) < 2:
             return self.variation.sample(n + n // 4)
         if self._adviser is not None and len(self.history) >= 8:
-            return self._adviser.advise(self.history, self._seen, n)
-        n += n // 8  # some children will be repeats
+            return self._adviser.advise(self.history, self._seen, self._breed, n)
+        return self._breed(n + n // 8)  # some children will be repeats
+
+    def _breed(self, n: int) -> Genomes:
         return self.variation.offspring(self._parents(n), self._parents(n))
 
     def _parents(self, n: int) -> Genomes:

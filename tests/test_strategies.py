@@ -1,0 +1,58 @@
+"""Every built-in strategy holds the one contract, and those of other packages are found by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from strategy_contract import StrategyContract
+
+from edgenas.errors import UnknownNameError
+from edgenas.search.random_search import RandomSearch
+from edgenas.search.strategies import get_strategy, strategy_names
+
+
+class TestEvolution(StrategyContract):
+    strategy = "evolution"
+
+
+class TestRandomSearch(StrategyContract):
+    strategy = "random"
+
+
+class TestRegularizedEvolution(StrategyContract):
+    strategy = "regularized-evolution"
+
+
+class TestLocalSearch(StrategyContract):
+    strategy = "local-search"
+
+
+class TestSimulatedAnnealing(StrategyContract):
+    strategy = "simulated-annealing"
+
+
+def test_every_built_in_strategy_has_a_class_here() -> None:
+    held = {kind.strategy for kind in StrategyContract.__subclasses__()}
+    assert held == set(strategy_names())
+
+
+def test_a_strategy_of_another_package_is_found_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "foreign_strategy-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign-strategy\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[edgenas.strategies]\nforeign = foreign_strategy:Foreign\n")
+    (tmp_path / "foreign_strategy.py").write_text(
+        "from edgenas.search.random_search import RandomSearch\n\n\n"
+        "class Foreign(RandomSearch):\n    name = 'foreign'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "foreign" in strategy_names()
+    assert issubclass(get_strategy("foreign"), RandomSearch)
+
+
+def test_an_unknown_strategy_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UnknownNameError, match="simulated-annealing"):
+        get_strategy("annealing")
