@@ -45,7 +45,14 @@ def commands(
 
 def _page(names: tuple[str, ...], command: click.Command) -> str:
     words = " ".join(("edgenas", *names))
-    context = click.Context(command, info_name=words, terminal_width=100, max_content_width=100)
+    # The names are the group's; click keeps what it made first, whichever context that was for.
+    context = click.Context(
+        command,
+        info_name=words,
+        terminal_width=100,
+        max_content_width=100,
+        help_option_names=cli.context_settings["help_option_names"],
+    )
     return f"# {words}\n\n```\n{command.get_help(context).strip()}\n```\n"
 
 
