@@ -1,6 +1,6 @@
 """Writes the pages that are made from the tree: one a command from its --help, and the benchmarks.
 
-    python docs/generate.py
+    python docs/generate.py [FOLDER]
 
 A test holds the committed pages to what this writes.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,10 @@ NO_TABLE = {"environment", "provenance", "samples", "gates"}
 MOST_KINDS = 40  # of texts in a column, before it says nothing
 
 
-def pages() -> dict[Path, str]:
-    """Every generated page by its path."""
-    found = {
-        DOCS / "commands" / f"{'-'.join(names)}.md": _page(names, command) for names, command in commands(cli)
-    }
-    return {**found, DOCS / "benchmarks.md": benchmarks()}
+def pages() -> dict[str, str]:
+    """Every generated page by its path in ``docs/``."""
+    found = {f"commands/{'-'.join(names)}.md": _page(names, command) for names, command in commands(cli)}
+    return {**found, "benchmarks.md": benchmarks()}
 
 
 def commands(
@@ -139,6 +138,8 @@ def _cell(value: object) -> str:
 
 
 if __name__ == "__main__":
-    for path, text in pages().items():
-        path.parent.mkdir(exist_ok=True)
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS
+    for name, text in pages().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
