@@ -425,9 +425,10 @@ def train(**options: Any) -> Any:
 @click.option("--strategy", default="evolution", show_default=True)
 @click.option(
     "--accuracy",
-    type=click.Choice(["auto", "supernet", "proxy"]),
+    metavar="NAME[:DETAIL]",
     default="auto",
     show_default=True,
+    help="Where accuracies come from: supernet, proxy; auto: the supernet where --checkpoint is given.",
 )
 @click.option("--checkpoint", type=EXISTING, help="A supernet from `edgenas train`.")
 @click.option("--data", help="The data that the supernet was trained on.")

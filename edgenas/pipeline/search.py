@@ -11,25 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from edgenas.device_profiles import DeviceProfile, load_profile
-from edgenas.errors import BudgetNotMetError, UnknownNameError, UsageError
-from edgenas.files import file_sha256, write_atomically
+from edgenas.errors import BudgetNotMetError, UsageError
+from edgenas.files import write_atomically
 from edgenas.latency_tables.compiled import CompiledSpace
+from edgenas.pipeline.accuracy_sources import Scoring, ScoringRequest, resolved
 from edgenas.pipeline.finalists import measure_candidates
 from edgenas.pipeline.latency import compiled_latency
-from edgenas.progress import say, warn
+from edgenas.progress import warn
 from edgenas.records import Candidate, SearchResult
-from edgenas.search.accuracy import AccuracySource, MacsProxy
 from edgenas.search.evolution import Evolution
 from edgenas.search.loop import SearchLoop
 from edgenas.search.pareto import best_first, front
 from edgenas.search.problem import Limit, Problem
 from edgenas.search.strategies import get_strategy
-from edgenas.search_spaces import Genomes, SearchSpace, get_space, macs, parameters
+from edgenas.search_spaces import Genomes, SearchSpace, macs, parameters
 from edgenas.workspace import Workspace
 
-DEFAULT_SPACE = "mobilenetv3-32px"
-ACCURACY_SOURCES = ("auto", "supernet", "proxy")
-_SUPERNET_EVALUATIONS, _PROXY_EVALUATIONS = 120, 4000
 _FINALISTS, _MOST_FINALISTS = 6, 24
 _FASTEST_EVALUATIONS = 6000
 
@@ -56,8 +53,9 @@ def search(
         device: devices; the workspace's default when empty.
         space: the search space; the supernet's, else the small-image one, when None.
         strategy: one of ``edgenas.search.strategies.strategy_names()``.
-        accuracy: ``supernet`` (needs ``checkpoint`` and ``data``), ``proxy`` (needs nothing), or
-            ``auto``: the supernet where one is given.
+        accuracy: one of ``edgenas.pipeline.accuracy_sources.source_names()``, with a colon and a
+            detail where the source takes one, or ``auto``: the supernet where one is given, else the
+            proxy, which needs nothing.
         checkpoint: a supernet that ``train`` left.
         data: what the supernet was trained on.
         evaluations: how many candidates are scored.
@@ -85,11 +83,18 @@ def search(
         workspace=workspace,
     )
     get_strategy(strategy)
-    if _chosen_source(accuracy, checkpoint) == "supernet":
-        assert checkpoint is not None
-        scoring = _supernet(checkpoint, space, data, settings)
-    else:
-        scoring = _proxy(get_space(space or DEFAULT_SPACE))
+    factory, detail = resolved(accuracy, checkpoint)
+    scoring = factory(
+        ScoringRequest(
+            space=space,
+            data=data,
+            checkpoint=checkpoint,
+            detail=detail,
+            seed=seed,
+            folder=settings.folder,
+            workspace=workspace,
+        )
+    )
     latencies = {
         one: compiled_latency(scoring.space, one, threads=threads, workspace=workspace) for one in devices
     }
@@ -112,20 +117,10 @@ class _Settings:
         return tuple(profile.id for profile in self.profiles)
 
 
-@dataclass(frozen=True)
-class _Scoring:
-    """Where accuracies come from; ``identity`` says what they depend on."""
-
-    space: SearchSpace
-    source: AccuracySource
-    identity: str
-    evaluations: int
-
-
 class _Search:
     """One search: the loop on predictions, then the finalists on the devices."""
 
-    def __init__(self, settings: _Settings, scoring: _Scoring, latencies: dict[str, CompiledSpace]) -> None:
+    def __init__(self, settings: _Settings, scoring: Scoring, latencies: dict[str, CompiledSpace]) -> None:
         self.settings, self.latencies = settings, latencies
         self.space, self.accuracy = scoring.space, scoring.source
         limits = list(zip(settings.devices, settings.limits_ms, strict=True))
@@ -317,43 +312,3 @@ def _folder_name(space: str | None, devices: tuple[str, ...], latency_ms: Sequen
     limits = "-".join(f"{limit:g}ms" for limit in latency_ms)
     named = Path(space or "default").name.removesuffix(".toml")
     return f"search-{named}-{'-'.join(devices)}-{limits}"
-
-
-def _chosen_source(accuracy: str, checkpoint: Path | None) -> str:
-    if accuracy not in ACCURACY_SOURCES:
-        raise UnknownNameError("accuracy source", accuracy, ACCURACY_SOURCES)
-    if accuracy == "auto":
-        return "supernet" if checkpoint is not None else "proxy"
-    if accuracy == "supernet" and checkpoint is None:
-        raise UsageError(
-            "the accuracy source 'supernet' needs a checkpoint", hint="edgenas train, then --checkpoint"
-        )
-    return accuracy
-
-
-def _proxy(space: SearchSpace) -> _Scoring:
-    say("no supernet is given: candidates are ranked by a proxy (their MACs), which is no accuracy")
-    source = MacsProxy(lambda genome: macs(space.network(genome)), space.smallest(), space.largest())
-    return _Scoring(space, source, "macs", _PROXY_EVALUATIONS)
-
-
-def _supernet(checkpoint: Path, space: str | None, data: str | None, settings: _Settings) -> _Scoring:
-    """Scores with the weights of a checkpoint."""
-    if data is None:
-        raise UsageError("a supernet scores on data", hint="add --data with what it was trained on")
-    from edgenas.datasets import load_dataset
-    from edgenas.training.accuracy import SupernetAccuracy
-    from edgenas.training.compute import prepare, torch_device
-    from edgenas.training.data import TrainingData
-    from edgenas.training.supernets import load_supernet
-
-    device = torch_device("auto")
-    prepare(device)
-    dataset = load_dataset(data)
-    asked = get_space(space, classes=len(dataset.class_names)) if space is not None else None
-    supernet = load_supernet(checkpoint, device=device, space=asked)
-    found = supernet.space
-    size = found.network(found.largest()).input_shape[1:]
-    training = TrainingData(dataset, seed=settings.seed, size=size, device=device)
-    source = SupernetAccuracy(supernet, training, cache=settings.folder / "scores.jsonl")
-    return _Scoring(found, source, file_sha256(checkpoint), _SUPERNET_EVALUATIONS)

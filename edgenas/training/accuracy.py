@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgenas.errors import ArtifactError
 from edgenas.progress import track
-from edgenas.search_spaces.space import Genomes
+from edgenas.search_spaces.space import Genomes, SearchSpace
 from edgenas.training.data import TrainingData
 from edgenas.training.supernet import Supernet
 from edgenas.training.supernets import subnet_accuracy
@@ -32,6 +32,11 @@ class SupernetAccuracy:
         self._supernet, self._data, self._cache = supernet, data, cache
         self._source = _fingerprint(supernet, data)
         self._known = _read(cache, self._source)
+
+    @property
+    def space(self) -> SearchSpace:
+        """What its genomes are of."""
+        return self._supernet.space
 
     def score(self, genomes: Genomes) -> npt.NDArray[np.float64]:
         """Accuracies (N,) of genomes (N, genes)."""

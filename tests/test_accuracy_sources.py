@@ -1,0 +1,102 @@
+"""Every built-in accuracy source holds the one contract, and those of other packages are found by name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accuracy_source_contract import SMALL_SPACE, AccuracySourceContract, make_request, write_shades
+
+from edgenas.errors import UnknownNameError, UsageError
+from edgenas.pipeline.accuracy_sources import ScoringRequest, get_source, resolved, source_names
+from edgenas.search_spaces import get_space
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("sources")
+    (where / "small.toml").write_text(SMALL_SPACE)
+    write_shades(where / "shades.npz")
+    return where
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder: Path) -> Path:
+    pytest.importorskip("torch", reason="a supernet needs torch: pip install edgenas[train]")
+    from edgenas.pipeline.train import train
+
+    result = train(
+        space=str(folder / "small.toml"), data=str(folder / "shades.npz"), folder=folder / "net", epochs=3
+    )
+    return Path(result.checkpoint)
+
+
+class TestProxy(AccuracySourceContract):
+    source = "proxy"
+
+    @pytest.fixture
+    def request_(self, folder: Path) -> ScoringRequest:
+        return make_request(folder, name="proxy")
+
+
+class TestSupernet(AccuracySourceContract):
+    source = "supernet"
+
+    @pytest.fixture
+    def request_(self, folder: Path, checkpoint: Path) -> ScoringRequest:
+        return make_request(folder, name="supernet", checkpoint=checkpoint)
+
+
+def test_auto_is_the_supernet_where_there_is_one() -> None:
+    assert resolved("auto", Path("supernet.pt")) == (get_source("supernet"), None)
+    assert resolved("auto", None) == (get_source("proxy"), None)
+
+
+def test_a_detail_stands_after_a_colon() -> None:
+    assert resolved("proxy:macs", None) == (get_source("proxy"), "macs")
+
+
+def test_an_unknown_source_is_told_what_there_is() -> None:
+    with pytest.raises(UnknownNameError, match="auto, proxy"):
+        get_source("nonsense")
+
+
+def test_a_supernet_needs_a_checkpoint(folder: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        get_source("supernet")(make_request(folder, name="none"))
+    assert "--checkpoint" in str(error.value.hint)
+
+
+FOREIGN = """
+import numpy as np
+from edgenas.pipeline.accuracy_sources import Scoring
+from edgenas.search_spaces import get_space
+
+class Halves:
+    name = "halves"
+    def score(self, genomes):
+        return np.full(len(genomes), 0.5)
+
+def factory(request):
+    return Scoring(get_space(request.space), Halves(), "halves", 10)
+"""
+
+
+def test_a_source_of_another_package_is_found(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "halves_source.py").write_text(FOREIGN)
+    information = tmp_path / "halves_source-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: halves-source\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(
+        "[edgenas.accuracy_sources]\nhalves = halves_source:factory\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "halves" in source_names()
+    scoring = get_source("halves")(make_request(folder, name="halves"))
+    genomes = get_space(str(folder / "small.toml")).sample(np.random.default_rng(0), 4)
+    assert scoring.source.score(genomes).tolist() == [0.5] * 4
+    sys.modules.pop("halves_source")
