@@ -309,23 +309,36 @@ def table_list() -> Any:
 
 @_command(table, "show")
 @click.argument("device_id", metavar="[ID]", required=False)
-def table_show(device_id: str | None) -> Any:
-    """Show what a table holds.
+@click.option(
+    "--rows",
+    type=click.Choice(["latencies", "traces", "blocks"]),
+    help="Show single measurements too, with their provenance.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="How many rows, the newest first."
+)
+def table_show(device_id: str | None, **options: Any) -> Any:
+    """Show what a table holds and how well it covers that.
 
     \b
     Example:
-      edgenas table show local
+      edgenas table show local --rows latencies
     """
     from edgenas.pipeline import table as stage
 
-    return stage.table_show(device_id)
+    return stage.table_show(device_id, **options)
 
 
 @_command(table, "export")
 @click.argument("device_id", metavar="[ID]", required=False)
-@click.option("--output", type=EXISTING, required=True, help="A .json file, or a folder for CSV.")
-def table_export(device_id: str | None, output: Path) -> Any:
-    """Write a table as JSON or CSV.
+@click.option("--output", type=EXISTING, required=True, help="A .json file, or a folder for CSV or Parquet.")
+@click.option(
+    "--format",
+    type=click.Choice(["json", "csv", "parquet"]),
+    help="Default: json where the output ends in .json, else csv.",
+)
+def table_export(device_id: str | None, **options: Any) -> Any:
+    """Write a table as JSON, CSV or Parquet.
 
     \b
     Example:
@@ -333,14 +346,14 @@ def table_export(device_id: str | None, output: Path) -> Any:
     """
     from edgenas.pipeline import table as stage
 
-    return stage.table_export(device_id, output=output)
+    return stage.table_export(device_id, **options)
 
 
 @_command(table, "import")
 @click.argument("source", type=EXISTING)
 @device_option
 def table_import(source: Path, device: str | None) -> Any:
-    """Add the rows of an exported table to this workspace's.
+    """Add the rows of another table: SQLite, any export, or once-for-all's YAML.
 
     \b
     Example:

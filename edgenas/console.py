@@ -25,6 +25,9 @@ from edgenas.records import (
     RunResult,
     SchemeTrial,
     SearchResult,
+    TableCell,
+    TableRow,
+    TableShown,
     TableSummary,
     TrainResult,
     ValidateResult,
@@ -250,6 +253,70 @@ def _prediction(result: Prediction) -> Iterator[Any]:
     )
 
 
+def _table_shown(result: TableShown) -> Iterator[Any]:
+    summary = result.summary
+    yield (
+        f"{summary.device}: {summary.networks} networks, {summary.kernels} kernels, {summary.runs} runs, "
+        f"{summary.environments} environments; {summary.runtime or 'foreign'}; {summary.path} "
+        f"(schema {summary.schema_version}, {megabytes(summary.size_bytes)})"
+    )
+    if result.cells:
+        headings = (
+            "space", "precision", "threads", "runtime", "networks", "held out", "failed",
+            "kernels timed", "coverage",
+        )  # fmt: skip
+        yield table("What was measured", headings, [_table_cell(cell) for cell in result.cells])
+    if result.families:
+        rows = [
+            (one.family, f"{one.timed_kernels} of {one.kernels}", _share_bar(one.timed_kernels, one.kernels))
+            for one in result.families
+        ]
+        yield table("Kernels by family", ("family", "timed in place", "share"), rows)
+    if result.collections:
+        found = [(c.collection, str(c.blocks), ms(c.least_ms), ms(c.largest_ms)) for c in result.collections]
+        yield table("Blocks of another tool", ("collection", "blocks", "least", "largest"), found)
+        yield (
+            "a foreign table prices networks made of exactly these blocks; it has no kernels, so it answers "
+            "neither `predict` nor `search`"
+        )
+    if result.rows:
+        yield table("Rows and where they come from", _ROW_HEADINGS, [_table_row(row) for row in result.rows])
+
+
+_ROW_HEADINGS = ("name", "latency", "stands on", "threads", "taken at", "written by", "device then")
+
+
+def _table_cell(cell: TableCell) -> list[str]:
+    counts = (cell.fitted_networks, cell.held_out_networks, cell.failed_networks)
+    return [
+        *(cell.space, cell.precision, str(cell.threads), cell.runtime),
+        *map(str, counts),
+        f"{cell.timed_kernels} of {cell.kernels}",
+        percent(cell.coverage),
+    ]
+
+
+def _share_bar(part: int, whole: int, width: int = 20) -> str:
+    """A bar as wide as the share; anything above nothing is one cell at least."""
+    full = min(width, -(-width * part // max(whole, 1)))
+    return "█" * full + "░" * (width - full)
+
+
+def _table_row(row: TableRow) -> list[str]:
+    conditions = {
+        "governor": row.governor,
+        "MHz": None if row.frequency_mhz is None else f"{row.frequency_mhz:.0f}",
+        "°C": None if row.temperature_c is None else f"{row.temperature_c:.0f}",
+        "load": None if row.load_1m is None else f"{row.load_1m:.2f}",
+    }
+    told = ", ".join(f"{name} {value}" for name, value in conditions.items() if value is not None)
+    return [
+        *(row.name, ms(row.latency_ms), row.measured, _plain(row.threads), row.taken_at[:19]),
+        f"{row.command} (edgenas {row.edgenas_version})",
+        "; ".join(filter(None, (row.runtime, told))) or "-",
+    ]
+
+
 def _genes(candidate: Candidate) -> str:
     return " ".join(f"{name}={value}" for name, value in candidate.candidate.items())
 
@@ -379,10 +446,14 @@ def _run(result: RunResult) -> Iterator[Any]:
     yield table(result.name, ("what", "found"), rows)
 
 
+# fmt: off
 _COLUMNS: dict[type, tuple[str, ...]] = {
     DeviceSummary: ("id", "description", "connection", "runtime"),
-    TableSummary: ("device", "runtime", "kernels", "networks", "runs", "size_bytes", "updated_at"),
+    TableSummary: (
+        "device", "runtime", "kernels", "networks", "blocks", "runs", "size_bytes", "updated_at", "problem",
+    ),
 }
+# fmt: on
 _VIEWS: dict[type, Callable[[Any], Iterator[Any]]] = {
     ProfileResult: _profile,
     Prediction: _prediction,
@@ -391,6 +462,7 @@ _VIEWS: dict[type, Callable[[Any], Iterator[Any]]] = {
     ValidateResult: _validate,
     CheckResult: _gate,
     DeviceCheck: _check,
+    TableShown: _table_shown,
     TrainResult: _train,
     RunResult: _run,
     CleanResult: _clean,

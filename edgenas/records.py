@@ -298,7 +298,11 @@ class ProfileResult(Record):
 
 
 class TableSummary(Record):
-    """What a latency table holds."""
+    """What a latency table holds.
+
+    ``blocks`` were measured by another tool and imported; a table that has some is foreign.
+    ``problem`` says why nothing can be read from a damaged or newer table, "" where all is well.
+    """
 
     device: str
     path: str
@@ -310,10 +314,16 @@ class TableSummary(Record):
     runs: int
     size_bytes: int
     updated_at: str
+    blocks: int = 0
+    problem: str = ""
 
 
 class TableCell(Record):
-    """What a table holds for one space, precision, thread count and runtime."""
+    """What a table holds for one space, precision, thread count and runtime.
+
+    ``coverage`` is the share of its networks' kernel calls (of the held-out ones where there are any)
+    whose kernel was timed in place itself; the others are predicted by regression.
+    """
 
     space: str
     precision: str
@@ -324,14 +334,61 @@ class TableCell(Record):
     failed_networks: int
     kernels: int
     rounds: int
+    timed_kernels: int = 0
+    coverage: float = 0.0
+
+
+class TableFamily(Record):
+    """One family of kernels: how many a table has seen, and how many it timed in place."""
+
+    family: str
+    kernels: int
+    timed_kernels: int
+
+
+class TableCollection(Record):
+    """Blocks of a foreign table that came in one file, with the range of their latencies."""
+
+    collection: str
+    blocks: int
+    least_ms: float
+    largest_ms: float
+
+
+class TableRow(Record):
+    """One measurement with its provenance: what wrote it when, and the device at that moment.
+
+    ``measured`` says what the latency stands on; values that the device does not tell are None.
+    """
+
+    kind: str
+    id: str
+    name: str
+    latency_ms: float | None
+    measured: str
+    threads: int | None
+    taken_at: str
+    command: str
+    edgenas_version: str
+    runtime: str
+    governor: str | None = None
+    frequency_mhz: float | None = None
+    temperature_c: float | None = None
+    load_1m: float | None = None
 
 
 class TableShown(Record):
-    """A table by the spaces, precisions and thread counts that were measured."""
+    """A table by the spaces, precisions and thread counts that were measured, and by kernel family.
+
+    ``rows`` are single measurements where they were asked for.
+    """
 
     summary: TableSummary
     environment: Environment | None
     cells: tuple[TableCell, ...]
+    families: tuple[TableFamily, ...] = ()
+    collections: tuple[TableCollection, ...] = ()
+    rows: tuple[TableRow, ...] = ()
 
 
 class TableExport(Record):

@@ -23,7 +23,7 @@ from edgenas.errors import (
     UnknownNameError,
     UsageError,
 )
-from edgenas.latency_tables.exchange import export_json
+from edgenas.latency_tables.exchange import export_table
 from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
@@ -321,7 +321,7 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ))  # fmt: skip
             table.add_trace(agent.trace(sha256, threads=1, runs=3), agent.environment)
             table.add_latency(latency, agent.environment)
-        export_json(table, folder / "ci" / "local.json")
+        export_table(table, folder / "ci" / "local.json", "json")
     model = save(network(), folder / "net.onnx")
     result = check(
         [model], baseline=folder / "ci" / "baseline.json", table=folder / "ci" / "local.json", update=True,

@@ -462,7 +462,7 @@ def test_compiled_networks_cost_what_their_kernels_cost(
 @given(st.integers(0, 10**6))
 def test_indices_of_a_compiled_space_are_distinct_entries(seed: int) -> None:
     space = get_space("mobilenetv3-demo")
-    from edgenas.latency_tables.compiled import _mixed_radix
+    from edgenas.latency_tables.dense import _mixed_radix
 
     weights, sizes = _mixed_radix([slot.genes for slot in space.slots], space.option_counts)
     genome = space.sample(np.random.default_rng(seed), 1)

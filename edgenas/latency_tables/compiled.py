@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgenas.errors import UnknownKernelsError
 from edgenas.latency_tables.attribution import learn_templates
+from edgenas.latency_tables.dense import DenseLatencies
 from edgenas.latency_tables.layers import LayerDescription, describe_layer
 from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.predictor import LatencyPredictor
@@ -24,7 +25,6 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _BORROWED_LOG_SD = 0.3  # of a layer whose kernels were taken from a layer of another make
-_CHUNK = 1 << 14  # candidates a step: indices and latencies stay in the cache
 
 
 class SlotLike(Protocol):
@@ -129,11 +129,7 @@ class LayerPricer:
 
 
 class CompiledSpace:
-    """Latencies of a space's candidates on one device. Made by ``compile``.
-
-    A candidate's latency is the overhead plus one entry a slot; the entry's index is the mixed-radix
-    number of the slot's genes.
-    """
+    """Latencies of a space's candidates on one device. Made by ``compile``."""
 
     def __init__(self, space: SpaceLike, predictor: LatencyPredictor, pricer: LayerPricer) -> None:
         self.space_name = space.name
@@ -143,10 +139,13 @@ class CompiledSpace:
         self._predictor = predictor
         self._pricer = pricer
         counts = np.asarray(space.option_counts)
-        self._radix, sizes = _mixed_radix([slot.genes for slot in space.slots], counts)
-        self._first = np.concatenate(([0], np.cumsum(sizes)[:-1]))
         self._prices = [price for slot in space.slots for price in self._slot_prices(space, slot, counts)]
-        self._latency = np.array([price.latency_ms if price else 0.0 for price in self._prices])
+        self._dense = DenseLatencies(
+            [slot.genes for slot in space.slots],
+            counts,
+            np.array([price.latency_ms if price else 0.0 for price in self._prices]),
+            overhead_ms=predictor.overhead_ms,
+        )
         self._interpolated = np.array([price.interpolated_ms if price else 0.0 for price in self._prices])
 
     @classmethod
@@ -173,18 +172,11 @@ class CompiledSpace:
 
     def entries(self, genomes: Ints) -> Ints:
         """Indices (N, slots) of what stands in every slot of ``genomes`` (N, genes)."""
-        # Products in float64 go through BLAS and are exact: all indices are far below 2**53.
-        return np.asarray((genomes @ self._radix).astype(np.int64) + self._first)
+        return self._dense.entries(genomes)
 
     def latency_ms(self, genomes: Ints) -> Array:
         """Predicted latencies (N,) in ms of genomes (N, genes)."""
-        population = np.atleast_2d(np.asarray(genomes))
-        result = np.empty(len(population))
-        for start in range(0, len(population), _CHUNK):
-            chunk = population[start : start + _CHUNK].astype(np.float64)
-            indices = (chunk @ self._radix).astype(np.int64) + self._first
-            result[start : start + _CHUNK] = self._latency[indices].sum(axis=1)
-        return result + self.overhead_ms
+        return self._dense.latency_ms(genomes)
 
     @property
     def coverage(self) -> float:
@@ -233,16 +225,3 @@ def compiler(predictor: LatencyPredictor, table: LatencyTable) -> Callable[[Spac
     observations = observe(table, threads=predictor.threads, fingerprint=predictor.fingerprint)
     pricer = LayerPricer(predictor, learn_templates(table, observations))
     return lambda space: CompiledSpace(space, predictor, pricer)
-
-
-def _mixed_radix(slots: Sequence[tuple[int, ...]], counts: Ints) -> tuple[Array, list[int]]:
-    """Weights (genes, slots) that turn a genome into an index of every slot, and the slots' sizes."""
-    weights = np.zeros((len(counts), len(slots)))
-    sizes = []
-    for column, genes in enumerate(slots):
-        size = 1
-        for gene in reversed(genes):
-            weights[gene, column] = size
-            size *= int(counts[gene])
-        sizes.append(size)
-    return weights, sizes

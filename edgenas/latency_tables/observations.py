@@ -121,6 +121,7 @@ def _configuration(table: LatencyTable, threads: int | None, fingerprint: str | 
     ]
     if fitting:
         return fitting[0]
+    table.refuse_foreign()
     asked = f"{threads} threads" if threads is not None else "any thread count"
     there = ", ".join(sorted({f"{count} threads" for _, count in known})) or "no measurements"
     raise TableError(

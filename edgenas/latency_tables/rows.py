@@ -66,6 +66,19 @@ class LatencyRow(Record):
         )
 
 
+class BlockRow(Record):
+    """The latency of one block as another tool measured it, under that tool's key.
+
+    ``collection`` is the file that it came in; ``samples`` is 0 where the tool does not tell.
+    """
+
+    collection: str
+    key: str
+    latency_ms: float
+    sd_ms: float
+    samples: int
+
+
 class EnvironmentRow(Record):
     """A device as it was at one moment; ``fingerprint`` is the part that latency depends on."""
 

@@ -90,8 +90,23 @@ CREATE TABLE latencies (
 CREATE INDEX latencies_by_model ON latencies (model_sha256, fingerprint, threads);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+# Latencies of whole blocks that another tool measured, under that tool's own keys; `collection` is the
+# file that they came in, since one key may stand in several with different latencies.
+_FOREIGN_BLOCKS = """
+CREATE TABLE blocks (
+    id TEXT PRIMARY KEY,
+    collection TEXT NOT NULL,
+    key TEXT NOT NULL,
+    latency_ms REAL NOT NULL CHECK (latency_ms > 0),
+    sd_ms REAL NOT NULL,
+    samples INTEGER NOT NULL,
+    run_id TEXT NOT NULL REFERENCES runs(id),
+    checksum TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _FOREIGN_BLOCKS)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 # Every table whose rows carry a checksum over their other columns, in the order of import.
-CHECKED_TABLES = ("runs", "environments", "kernels", "networks", "traces", "latencies")
+CHECKED_TABLES = ("runs", "environments", "kernels", "networks", "traces", "latencies", "blocks")

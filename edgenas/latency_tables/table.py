@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +15,17 @@ from typing import Any, Self
 import msgspec
 
 import edgenas
+from edgenas.errors import TableError
 from edgenas.latency_tables.database import Database
 from edgenas.latency_tables.kernels import KernelSpec, family_of, spec_of
-from edgenas.latency_tables.rows import EnvironmentRow, KernelSample, LatencyRow, NetworkRow, TraceRow
+from edgenas.latency_tables.rows import (
+    BlockRow,
+    EnvironmentRow,
+    KernelSample,
+    LatencyRow,
+    NetworkRow,
+    TraceRow,
+)
 from edgenas.latency_tables.schema import SCHEMA_VERSION
 from edgenas.records import (
     Environment,
@@ -172,6 +180,31 @@ class LatencyTable:
         with self._database.writing():
             self._database.insert("latencies", row)
 
+    def refuse_foreign(self) -> None:
+        """Raises ``TableError`` where the table holds nothing but blocks that another tool measured."""
+        summary = self.summary()
+        if summary.blocks and not summary.networks:
+            raise TableError(
+                f"the table of '{self.device}' is foreign: it holds {summary.blocks} block latencies that"
+                " another tool measured, and no kernels, so it prices neither ONNX models nor EdgeNAS's"
+                " search spaces",
+                hint=f"edgenas table show {self.device} says what it holds; measure a device of your own:"
+                " edgenas profile --device ID",
+            )
+
+    def add_blocks(self, blocks: Iterable[BlockRow]) -> int:
+        """Stores blocks that another tool measured, all or none, and counts those that are new.
+
+        A block that is known keeps its latency.
+        """
+        run = self._run_id()
+        with self._database.writing() as connection:
+            before = connection.total_changes
+            for block in blocks:
+                row_id = hashlib.sha256(_json([block.collection, block.key]).encode()).hexdigest()[:32]
+                self._database.insert("blocks", {"id": row_id, **block.to_dict(), "run_id": run})
+            return connection.total_changes - before
+
     # --- reading ---------------------------------------------------------------------------------
 
     def environments(self) -> list[EnvironmentRow]:
@@ -244,6 +277,11 @@ class LatencyTable:
             for row in self._database.rows("kernels")
         }
 
+    def blocks(self) -> Iterator[BlockRow]:
+        """What another tool measured; only foreign tables have any."""
+        for row in self._database.rows("blocks"):
+            yield BlockRow(**{name: row[name] for name in BlockRow.__struct_fields__})
+
     def configurations(self) -> list[tuple[str, int]]:
         """Pairs of fingerprint and threads that have latencies, the most measured first."""
         found = self._database.connection.execute(
@@ -259,11 +297,12 @@ class LatencyTable:
             device=self.device,
             path=str(self.path),
             schema_version=SCHEMA_VERSION,
-            runtime=" ".join(_latest_runtime(environments)),
+            runtime=" ".join(_latest_runtime(environments)).strip(),
             kernels=self._count("kernels"),
             networks=self._count("networks"),
             environments=self._count("environments"),
             runs=self._count("runs"),
+            blocks=self._count("blocks"),
             size_bytes=self.path.stat().st_size,
             updated_at=environments[-1].taken_at if environments else "",
         )

@@ -10,6 +10,18 @@ from edgenas.search_spaces import SearchSpace
 from edgenas.workspace import Workspace
 
 
+def refuse_foreign_table(device: str, workspace: Workspace) -> None:
+    """Says that a table is foreign before its device is looked for, which need not be known here.
+
+    Raises:
+        TableError: the table holds nothing but blocks that another tool measured, or is damaged.
+    """
+    path = workspace.table_path(device)
+    if path.exists():
+        with LatencyTable.open(path) as table:
+            table.refuse_foreign()
+
+
 def compiled_latency(
     space: SearchSpace, device: str, *, threads: int | None, workspace: Workspace
 ) -> CompiledSpace:

@@ -17,6 +17,7 @@ from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
+from edgenas.pipeline.latency import refuse_foreign_table
 from edgenas.pipeline.onnx_input import read_model, with_batch_one
 from edgenas.progress import warn
 from edgenas.records import KernelTrace, Precision, Prediction
@@ -53,6 +54,7 @@ def predict(
     loaded = with_batch_one(read_model(path), path)
     workspace = workspace or Workspace()
     device = workspace.device_or_default(device)
+    refuse_foreign_table(device, workspace)
     profile = load_profile(device, workspace)
     with LatencyTable.open(workspace.table_path(device)) as table:
         predictor = LatencyPredictor.fit(table, threads=threads)

@@ -16,7 +16,7 @@ from edgenas.files import write_atomically
 from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.pipeline.accuracy_sources import Scoring, ScoringRequest, resolved
 from edgenas.pipeline.finalists import measure_candidates
-from edgenas.pipeline.latency import compiled_latency
+from edgenas.pipeline.latency import compiled_latency, refuse_foreign_table
 from edgenas.progress import warn
 from edgenas.records import Candidate, SearchResult
 from edgenas.search.evolution import Evolution
@@ -72,6 +72,8 @@ def search(
     started = time.monotonic()
     workspace = workspace or Workspace()
     devices = tuple(device) or (workspace.device_or_default(None),)
+    for one in devices:
+        refuse_foreign_table(one, workspace)
     settings = _Settings(
         limits_ms=_limits(tuple(latency_ms), devices),
         profiles=tuple(load_profile(one, workspace) for one in devices),

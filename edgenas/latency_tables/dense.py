@@ -1,0 +1,71 @@
+"""Latencies of a space's candidates as dense arrays: a million of them are a gather and a sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_CHUNK = 1 << 14  # candidates a step: indices and latencies stay in the cache
+
+
+class DenseLatencies:
+    """A latency is the overhead plus one entry a slot.
+
+    An entry's index is the mixed-radix number of the genes that decide the slot, the first gene the
+    most significant, after the entries of all slots before it.
+
+    Args:
+        slots: for each slot the genes that decide what stands there.
+        option_counts: how many values each gene has, (genes,).
+        entries_ms: latencies of what can stand in the slots, slot after slot, (entries,) in ms.
+        overhead_ms: what every candidate costs besides.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[tuple[int, ...]],
+        option_counts: Ints,
+        entries_ms: Array,
+        *,
+        overhead_ms: float = 0.0,
+    ) -> None:
+        self._weights, sizes = _mixed_radix(slots, option_counts)
+        self._first = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+        if len(entries_ms) != sum(sizes):
+            raise ValueError(f"{len(entries_ms)} entries for slots of {sum(sizes)} options")
+        self._entries_ms = entries_ms
+        self.overhead_ms = overhead_ms
+
+    def entries(self, genomes: Ints) -> Ints:
+        """Indices (N, slots) of what stands in every slot of ``genomes`` (N, genes)."""
+        # Products in float64 go through BLAS and are exact: all indices are far below 2**53.
+        return np.asarray((genomes.astype(np.float64) @ self._weights).astype(np.int64) + self._first)
+
+    def latency_ms(self, genomes: Ints) -> Array:
+        """Latencies (N,) in ms of genomes (N, genes)."""
+        population = np.atleast_2d(np.asarray(genomes))
+        result = np.empty(len(population))
+        for start in range(0, len(population), _CHUNK):
+            indices = self.entries(population[start : start + _CHUNK])
+            result[start : start + _CHUNK] = self._entries_ms[indices].sum(axis=1)
+        return result + self.overhead_ms
+
+    __call__ = latency_ms
+
+
+def _mixed_radix(slots: Sequence[tuple[int, ...]], counts: Ints) -> tuple[Array, list[int]]:
+    """Weights (genes, slots) that turn a genome into an index of every slot, and the slots' sizes."""
+    weights = np.zeros((len(counts), len(slots)))
+    sizes = []
+    for column, genes in enumerate(slots):
+        size = 1
+        for gene in reversed(genes):
+            weights[gene, column] = size
+            size *= int(counts[gene])
+        sizes.append(size)
+    return weights, sizes
