@@ -43,7 +43,15 @@ from edgenas.search_spaces import (
     weight_shapes,
 )
 
-STAGED = ("mobilenetv3", "mobilenetv3-32px", "mobilenetv3-demo", "residual", "residual-32px")
+STAGED = (
+    "mobilenetv3",
+    "mobilenetv3-32px",
+    "mobilenetv3-32px-joint",
+    "mobilenetv3-demo",
+    "residual",
+    "residual-32px",
+    "residual-32px-joint",
+)
 
 
 @pytest.mark.parametrize("name", STAGED, scope="class")

@@ -13,7 +13,14 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install e
 from edgenas.datasets import ArrayImages, Dataset  # noqa: E402
 from edgenas.errors import ArtifactError, DataError, EdgeNASError, UsageError  # noqa: E402
 from edgenas.search_spaces import build_onnx  # noqa: E402
-from edgenas.search_spaces.staged import Classifier, Stage, StagedDescription, StagedSpace, Stem  # noqa: E402
+from edgenas.search_spaces.staged import (  # noqa: E402
+    Classifier,
+    Stage,
+    StagedDescription,
+    StagedSpace,
+    Stem,
+    with_compression,
+)
 from edgenas.search_spaces.torch_builder import folded_weights  # noqa: E402
 from edgenas.training import (  # noqa: E402
     Augmentation,
@@ -53,6 +60,26 @@ TINY = StagedDescription(
     ),
     head=Classifier(features=(0, 16), hidden=8, activation="hardswish"),
 )
+COMPRESSED = with_compression(
+    StagedDescription(
+        name="compressed",
+        resolution=(8, 12),
+        stem=Stem(width=(16,)),
+        stages=(
+            Stage(
+                width=(16, 24),
+                depth=(1, 2),
+                operator=("depthwise", "fused", "basic", "bottleneck"),
+                expansion=(1, 2),
+                se=(False, True),
+                stride=2,
+            ),
+        ),
+        head=Classifier(features=(0, 32), hidden=24, rank=(0.5, 1)),
+    ),
+    "compressed",
+    kept=(0.5, 1),
+)
 CPU = torch.device("cpu")
 SMALL = Recipe(batch_size=16, learning_rate=0.05)
 
@@ -65,6 +92,12 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def space() -> StagedSpace:
     return StagedSpace(TINY, classes=3)
+
+
+@pytest.fixture(scope="module", params=[TINY, COMPRESSED], ids=lambda description: description.name)
+def either(request: pytest.FixtureRequest) -> StagedSpace:
+    """A space without and one with compression among its genes."""
+    return StagedSpace(request.param, classes=3)
 
 
 def make_dataset(count: int = 150, seed: int = 0) -> Dataset:
@@ -89,18 +122,18 @@ def flat(module: torch.nn.Module) -> torch.Tensor:
 # --- the supernet -----------------------------------------------------------------------------------
 
 
-def test_active_subnet_extracted_module_and_onnx_agree(space: StagedSpace, data: TrainingData) -> None:
-    supernet = Supernet(space, seed=3)
+def test_active_subnet_extracted_module_and_onnx_agree(either: StagedSpace, data: TrainingData) -> None:
+    supernet = Supernet(either, seed=3)
     generator = np.random.default_rng(1)
     with torch.no_grad():
         for parameter in supernet.parameters():
             noise = generator.normal(scale=0.05, size=tuple(parameter.shape)).astype(np.float32)
             parameter.add_(torch.from_numpy(noise))
-    float_only = {c.name: "fp32" for c in space.choices if c.name.endswith("precision")}
-    genomes = [space.smallest(), space.largest(), *space.sample(generator, 40)]
+    float_only = {c.name: "fp32" for c in either.choices if c.name.endswith("precision")}
+    genomes = [either.smallest(), either.largest(), *either.sample(generator, 40)]
     for genome in genomes:
         supernet.eval()
-        supernet.set_active(space.genome_of({**space.describe(genome), **float_only}))
+        supernet.set_active(either.genome_of({**either.describe(genome), **float_only}))
         _, height, width = supernet.network.input_shape
         supernet.calibrate(data.calibration_batches(height, width))
         inputs, _ = next(data.validation_batches(height, width))
@@ -116,9 +149,9 @@ def test_active_subnet_extracted_module_and_onnx_agree(space: StagedSpace, data:
         np.testing.assert_allclose(shipped, extracted, atol=2e-4 * scale, rtol=1e-3)
 
 
-def test_training_mode_is_the_module_with_batch_statistics(space: StagedSpace, data: TrainingData) -> None:
-    supernet = Supernet(space)
-    for genome in space.sample(np.random.default_rng(2), 10):
+def test_training_mode_is_the_module_with_batch_statistics(either: StagedSpace, data: TrainingData) -> None:
+    supernet = Supernet(either)
+    for genome in either.sample(np.random.default_rng(2), 10):
         supernet.eval()
         supernet.set_active(genome)
         _, height, width = supernet.network.input_shape
@@ -129,10 +162,10 @@ def test_training_mode_is_the_module_with_batch_statistics(space: StagedSpace, d
             torch.testing.assert_close(supernet.train()(inputs), module(inputs), atol=1e-4, rtol=1e-3)
 
 
-def test_every_weight_is_reached_by_some_network(space: StagedSpace, data: TrainingData) -> None:
-    supernet = Supernet(space).train()
-    genomes = space.sample(np.random.default_rng(0), 200)
-    for genome in [space.smallest(), space.largest(), *genomes]:
+def test_every_weight_is_reached_by_some_network(either: StagedSpace, data: TrainingData) -> None:
+    supernet = Supernet(either).train()
+    genomes = either.sample(np.random.default_rng(0), 200)
+    for genome in [either.smallest(), either.largest(), *genomes]:
         supernet.set_active(genome)
         _, height, width = supernet.network.input_shape
         supernet(torch.rand(2, 3, height, width)).logsumexp(1).sum().backward()
@@ -282,7 +315,7 @@ def test_cpu_seconds_become_steps_once_and_a_killed_training_keeps_them(
     """
 
     def train(folder: Path) -> Supernet:
-        return train_supernet(space, data, folder=folder, budget=Budget(cpu_seconds=1.0), recipe=SMALL)[0]
+        return train_supernet(space, data, folder=folder, budget=Budget(cpu_seconds=2.0), recipe=SMALL)[0]
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     expected = train(whole)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgenas.search_spaces.staged import Classifier, Stage, StagedDescription, Stem
+from edgenas.search_spaces.staged import Classifier, Stage, StagedDescription, Stem, with_compression
 
 _EARLY: dict[str, Any] = {"operator": ("depthwise", "fused"), "activation": ("relu", "hardswish")}
 _LATE: dict[str, Any] = {"operator": ("depthwise",), "activation": ("relu", "hardswish"), "se": (False, True)}
@@ -43,6 +43,10 @@ MOBILENETV3_32PX = StagedDescription(
         Stage(width=(96, 128, 160), depth=(1, 2, 3), stride=2, expansion=(1, 2), **_EARLY, se=(False, True)),
     ),
 )
+
+# A space of its own, because its supernet also trains compressed networks, which the plain space's
+# checkpoints and saved genomes know nothing of.
+MOBILENETV3_32PX_JOINT = with_compression(MOBILENETV3_32PX, "mobilenetv3-32px-joint", kept=(0.5, 0.75, 1))
 
 MOBILENETV3_DEMO = StagedDescription(
     name="mobilenetv3-demo",

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edgenas.errors import UnknownNameError
-from edgenas.search_spaces.mobilenetv3 import MOBILENETV3, MOBILENETV3_32PX, MOBILENETV3_DEMO
+from edgenas.search_spaces.mobilenetv3 import (
+    MOBILENETV3,
+    MOBILENETV3_32PX,
+    MOBILENETV3_32PX_JOINT,
+    MOBILENETV3_DEMO,
+)
 from edgenas.search_spaces.nasbench201 import NASBench201
 from edgenas.search_spaces.nasbench_macro import NASBenchMacro
-from edgenas.search_spaces.residual import RESIDUAL, RESIDUAL_32PX
+from edgenas.search_spaces.residual import RESIDUAL, RESIDUAL_32PX, RESIDUAL_32PX_JOINT
 from edgenas.search_spaces.space import SearchSpace
 from edgenas.search_spaces.staged import StagedSpace
 from edgenas.search_spaces.toml_space import read_space
@@ -22,7 +27,15 @@ ENTRY_POINTS = "edgenas.search_spaces"
 SpaceFactory: TypeAlias = Callable[..., SearchSpace]
 """Called with the keywords ``classes`` and ``channels``; returns the space."""
 
-_STAGED = (MOBILENETV3, MOBILENETV3_32PX, MOBILENETV3_DEMO, RESIDUAL, RESIDUAL_32PX)
+_STAGED = (
+    MOBILENETV3,
+    MOBILENETV3_32PX,
+    MOBILENETV3_32PX_JOINT,
+    MOBILENETV3_DEMO,
+    RESIDUAL,
+    RESIDUAL_32PX,
+    RESIDUAL_32PX_JOINT,
+)
 _BUILT_IN: dict[str, SpaceFactory] = {
     NASBench201.name: NASBench201,
     NASBenchMacro.name: NASBenchMacro,

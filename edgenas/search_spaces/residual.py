@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgenas.search_spaces.staged import Stage, StagedDescription, Stem
+from edgenas.search_spaces.staged import Stage, StagedDescription, Stem, with_compression
 
 _BASIC: dict[str, Any] = {"operator": ("basic",), "expansion": (0.5, 1)}
 _EITHER: dict[str, Any] = {"operator": ("bottleneck", "basic"), "expansion": (0.25, 0.5, 1)}
@@ -35,3 +35,6 @@ RESIDUAL_32PX = StagedDescription(
         Stage(width=(96, 128, 160), depth=(1, 2), stride=2, **_EITHER, se=(False, True)),
     ),
 )
+
+# Three quarters of the narrowest hidden width, 16, would round to all of it.
+RESIDUAL_32PX_JOINT = with_compression(RESIDUAL_32PX, "residual-32px-joint", kept=(0.5, 1))

@@ -4,8 +4,11 @@ MobileNetV3-style and residual spaces are descriptions of this one kind, as is a
 Every field that holds several options becomes a gene; a field with one option is a constant.
 
 Genes, by name: ``resolution``; ``stem.width``, ``stem.precision``; for every stage ``s1``, ``s2``, ...
-``.depth``, ``.width``, ``.operator``, ``.se``, ``.activation``, ``.precision``; for every block
-``s1b0``, ... ``.kernel``, ``.expansion``; ``head.features``, ``head.precision``.
+``.depth``, ``.width``, ``.operator``, ``.se``, ``.activation``, ``.precision``, ``.kept``, ``.rank``; for
+every block ``s1b0``, ... ``.kernel``, ``.expansion``; ``head.features``, ``head.precision``, ``head.rank``.
+
+``kept`` and ``rank`` compress what the other genes describe. A gene that would change nothing, because
+no block of the stage has what it acts on, is inactive.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edgenas.errors import UsageError
 from edgenas.records import Precision, Record
+from edgenas.search_spaces.layer import Compression
 from edgenas.search_spaces.layers import (
     AnyLayer,
     BasicBlock,
@@ -36,6 +41,10 @@ BlockActivation = Literal["relu", "hardswish"]
 BlockType: TypeAlias = (
     type[InvertedResidual] | type[FusedInvertedResidual] | type[BasicBlock] | type[Bottleneck]
 )
+
+# Operators whose blocks have hidden channels, or pointwise convolutions, whatever their expansion.
+_ALWAYS_PRUNABLE = ("basic", "bottleneck")
+_ALWAYS_FACTORABLE = ("depthwise", "bottleneck")
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 
@@ -61,7 +70,9 @@ class Stage(Record, kw_only=True, forbid_unknown_fields=True):
     """Up to ``max(depth)`` blocks of one operator and width; the first one has the stride.
 
     ``expansion`` is the hidden width relative to the input (``depthwise``, ``fused``) or to the
-    output (``basic``, ``bottleneck``), rounded to a multiple of 8.
+    output (``basic``, ``bottleneck``), rounded to a multiple of 8. ``kept`` is the share of those
+    channels that pruning leaves, rounded alike; ``rank`` the share of the multiply-accumulates that
+    the factors of a pointwise convolution keep, 1 for a convolution that stays whole.
     """
 
     width: tuple[int, ...]
@@ -73,15 +84,21 @@ class Stage(Record, kw_only=True, forbid_unknown_fields=True):
     se: tuple[bool, ...] = (False,)
     activation: tuple[BlockActivation, ...] = ("relu",)
     precision: tuple[Precision, ...] = PRECISIONS
+    kept: tuple[float, ...] = (1,)
+    rank: tuple[float, ...] = (1,)
 
 
 class Classifier(Record, kw_only=True, forbid_unknown_fields=True):
-    """The head: ``features`` channels before the mean, ``hidden`` after it; 0 leaves one out."""
+    """The head: ``features`` channels before the mean, ``hidden`` after it; 0 leaves one out.
+
+    ``rank`` as of a stage.
+    """
 
     features: tuple[int, ...] = (0,)
     hidden: int = 0
     activation: BlockActivation = "relu"
     precision: tuple[Precision, ...] = PRECISIONS
+    rank: tuple[float, ...] = (1,)
 
 
 class StagedDescription(Record, kw_only=True, forbid_unknown_fields=True):
@@ -92,6 +109,14 @@ class StagedDescription(Record, kw_only=True, forbid_unknown_fields=True):
     stem: Stem
     stages: tuple[Stage, ...]
     head: Classifier = Classifier()
+
+
+def with_compression(
+    description: StagedDescription, name: str, *, kept: tuple[float, ...], rank: tuple[float, ...] = (0.5, 1)
+) -> StagedDescription:
+    """The same architectures under another name, with pruning and low rank as genes of every stage."""
+    stages = tuple(msgspec.structs.replace(stage, kept=kept, rank=rank) for stage in description.stages)
+    return msgspec.structs.replace(description, name=name, stages=stages)
 
 
 @dataclass(frozen=True)
@@ -139,15 +164,54 @@ class StagedSpace(SearchSpace):
     def active(self, genomes: Genomes) -> npt.NDArray[np.bool_]:
         used = np.ones(genomes.shape, np.bool_)
         for place in self._places.values():
-            depth = self._gene.get(f"{place.section}.depth")
-            if depth is None:
+            if f"{place.section}.depth" not in self._gene:
                 continue
-            depths = np.array(self.choices[depth].options)[genomes[:, depth]]
             for role in ("kernel", "expansion"):
                 gene = self._gene.get(f"{place.name}.{role}")
                 if gene is not None:
-                    used[:, gene] = place.block < depths
+                    used[:, gene] = self._stands(place, genomes)
+        for section in dict.fromkeys(place.section for place in self._places.values()):
+            for role, compressible in (("kept", self._prunable), ("rank", self._factorable)):
+                gene = self._gene.get(f"{section}.{role}")
+                if gene is not None:
+                    used[:, gene] = compressible(section, genomes)
         return used
+
+    def _values(self, name: str, genomes: Genomes) -> npt.NDArray[Any]:
+        """The options (N,) of a gene or constant."""
+        if name in self._constants:
+            return np.full(len(genomes), self._constants[name])
+        gene = self._gene[name]
+        return np.array(self.choices[gene].options)[genomes[:, gene]]
+
+    def _stands(self, place: _Place, genomes: Genomes) -> npt.NDArray[np.bool_]:
+        """Where (N,) a block is not beyond the depth of its stage."""
+        return np.asarray(np.greater(self._values(f"{place.section}.depth", genomes), place.block))
+
+    def _expanded(self, section: str, genomes: Genomes) -> npt.NDArray[np.bool_]:
+        """Where (N,) some block of a stage has hidden channels other than its input's or output's."""
+        blocks = [place for place in self._places.values() if place.section == section]
+        expanded = [self._values(f"{place.name}.expansion", genomes) != 1 for place in blocks]
+        standing = [self._stands(place, genomes) for place in blocks]
+        return np.asarray(np.logical_and(expanded, standing).any(axis=0))
+
+    def _prunable(self, section: str, genomes: Genomes) -> npt.NDArray[np.bool_]:
+        """Where (N,) some block of a stage has hidden channels of its own."""
+        operator = self._values(f"{section}.operator", genomes)
+        return np.asarray(np.isin(operator, _ALWAYS_PRUNABLE) | self._expanded(section, genomes))
+
+    def _factorable(self, section: str, genomes: Genomes) -> npt.NDArray[np.bool_]:
+        """Where (N,) a section has a pointwise convolution or matrix product worth two factors."""
+        if section == "head":
+            width = self._values(f"{self._places['head'].before}.width", genomes)
+            return self._head_factorable(width, self._values("head.features", genomes))
+        operator = self._values(f"{section}.operator", genomes)
+        fused = np.equal(operator, "fused") & self._expanded(section, genomes)
+        return np.asarray(fused | np.isin(operator, _ALWAYS_FACTORABLE))
+
+    def _head_factorable(self, width: npt.ArrayLike, features: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        wide = np.minimum(width, self.classes) > 8  # the smallest rank
+        return np.asarray(wide | np.greater(features, 0) | (self._description.head.hidden > 0))
 
     def _slot(self, place: _Place) -> Slot:
         genes = {self._gene[name] for name in self._read_by(place) if name in self._gene}
@@ -160,8 +224,10 @@ class StagedSpace(SearchSpace):
         if place.section != "stem":
             names += [f"{source}.width", f"{source}.precision"]
         if place.section == "head":
-            return [*names, "head.features"]
-        names += [f"{place.section}.{role}" for role in ("width", "operator", "se", "activation")]
+            return [*names, "head.features", "head.rank"]
+        names += [
+            f"{place.section}.{role}" for role in ("width", "operator", "se", "activation", "kept", "rank")
+        ]
         names += [f"{place.name}.{role}" for role in ("kernel", "expansion")]
         stage = self._stage(place)
         return (
@@ -193,20 +259,28 @@ class StagedSpace(SearchSpace):
         operator: str = genes[f"{section}.operator"]
         relative_to = in_channels if operator in {"depthwise", "fused"} else width
         expansion: float = genes[f"{place.name}.expansion"]
+        hidden = relative_to if expansion == 1 else divisible(relative_to * expansion)
+        prunable = expansion != 1 or operator in _ALWAYS_PRUNABLE
+        factorable = operator in _ALWAYS_FACTORABLE or (operator == "fused" and expansion != 1)
+        left = divisible(hidden * genes[f"{section}.kept"]) if prunable else hidden
         return _BLOCKS[operator](
             name=place.name,
             in_channels=in_channels,
             out_channels=width,
-            hidden=relative_to if expansion == 1 else divisible(relative_to * expansion),
+            hidden=left,
             kernel=genes[f"{place.name}.kernel"],
             stride=stage.stride if place.block == 0 else 1,
             se=genes[f"{section}.se"],
             activation=_activation(genes, section),
             precision=_precision(genes, section),
+            compression=_compression(
+                hidden if left < hidden else 0, genes[f"{section}.rank"] if factorable else 1.0
+            ),
         )
 
     def _head(self, place: _Place, genes: dict[str, Any]) -> Head:
         head = self._description.head
+        factorable = self._head_factorable(genes[f"{place.before}.width"], genes["head.features"])
         return Head(
             name="head",
             in_channels=genes[f"{place.before}.width"],
@@ -215,6 +289,7 @@ class StagedSpace(SearchSpace):
             hidden=head.hidden,
             activation=head.activation,
             precision=_precision(genes, "head"),
+            compression=_compression(0, genes["head.rank"] if factorable else 1.0),
         )
 
     def _stage(self, place: _Place) -> Stage | None:
@@ -244,6 +319,13 @@ def check_description(description: StagedDescription) -> None:
             )
     if not description.stages:
         raise UsageError(f"space '{description.name}' has no stages")
+    shares = {
+        name: options
+        for name, options in _options_by_gene(description).items()
+        if name.endswith((".kept", ".rank")) and float(options[-1]) > 1
+    }
+    if shares:
+        raise UsageError(f"space '{description.name}': shares of 0..1 were expected, found {shares}")
     odd = [k for stage in description.stages for k in stage.kernel if k % 2 == 0]
     if odd or description.stem.kernel % 2 == 0:
         raise UsageError(
@@ -257,12 +339,14 @@ def _options_by_gene(description: StagedDescription) -> dict[str, tuple[Option, 
     genes: dict[str, tuple[Option, ...]] = {"resolution": description.resolution}
     genes |= {"stem.width": stem.width, "stem.precision": stem.precision}
     for number, stage in enumerate(description.stages, start=1):
-        for role in ("depth", "width", "operator", "se", "activation", "precision"):
+        for role in ("depth", "width", "operator", "se", "activation", "precision", "kept", "rank"):
             genes[f"s{number}.{role}"] = getattr(stage, role)
         for block in range(max(stage.depth, default=0)):
             genes[f"s{number}b{block}.kernel"] = stage.kernel
             genes[f"s{number}b{block}.expansion"] = stage.expansion
-    return genes | {"head.features": head.features, "head.precision": head.precision}
+    return genes | {
+        "head.features": head.features, "head.precision": head.precision, "head.rank": head.rank
+    }  # fmt: skip
 
 
 def _places(description: StagedDescription) -> list[_Place]:
@@ -289,3 +373,7 @@ def _precision(genes: dict[str, Any], section: str) -> Precision:
 def _activation(genes: dict[str, Any], section: str) -> Activation:
     activation: Activation = genes[f"{section}.activation"]
     return activation
+
+
+def _compression(unpruned: int, rank: float) -> Compression | msgspec.UnsetType:
+    return Compression(unpruned=unpruned, rank=rank) if unpruned or rank < 1 else msgspec.UNSET

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -103,15 +103,6 @@ class SharedConv(nn.Module):
         scale = self.scale[: part.out_channels]
         return {".weight": self.weight_of(part), "_bn.weight": scale, "_bn.bias": bias}
 
-    def forward(self, part: Conv, inputs: Tensor, moments: Moments, key: str) -> Tensor:
-        """Convolution and batch norm of ``part``, without its activation."""
-        bias = self.bias[: part.out_channels]
-        own_bias = None if self.scale is not None else bias
-        values = F.conv2d(inputs, self.weight_of(part), own_bias, part.stride, padding(part), 1, part.groups)
-        if self.scale is None:
-            return values
-        return moments.normalize(key, values, self.scale[: part.out_channels], bias)
-
 
 class SharedLinear(nn.Module):
     """One classifier for all parts that stand in the same place of a space."""
@@ -133,9 +124,15 @@ class SharedLinear(nn.Module):
         """The state of ``part`` by the suffixes of ``build_torch``'s names."""
         return {".weight": self.weight_of(part), ".bias": self.bias[: part.out_channels]}
 
-    def forward(self, part: Linear, inputs: Tensor) -> Tensor:
-        """Logits of the flattened inputs."""
-        return F.linear(inputs.flatten(1), self.weight_of(part), self.bias[: part.out_channels])
+
+def convolve(part: Conv, slices: Mapping[str, Tensor], inputs: Tensor, moments: Moments, key: str) -> Tensor:
+    """Convolution and batch norm of ``part`` with what ``slices`` gave, without its activation."""
+    values = F.conv2d(
+        inputs, slices[".weight"], slices.get(".bias"), part.stride, padding(part), 1, part.groups
+    )
+    if not part.normalized:
+        return values
+    return moments.normalize(key, values, slices["_bn.weight"], slices["_bn.bias"])
 
 
 def _centre(weight: Tensor, kernel: int) -> Tensor:

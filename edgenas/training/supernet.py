@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgenas.search_spaces.layer import parts_of
@@ -15,7 +16,15 @@ from edgenas.search_spaces.network import Network
 from edgenas.search_spaces.parts import INPUT, AnyPart, Conv, Linear
 from edgenas.search_spaces.space import Genomes, SearchSpace
 from edgenas.search_spaces.torch_builder import activate, build_torch, fold
-from edgenas.training.elastic import BatchMoments, CollectedMoments, Moments, SharedConv, SharedLinear
+from edgenas.training.compression import Slices, layer_slices, uncompressed
+from edgenas.training.elastic import (
+    BatchMoments,
+    CollectedMoments,
+    Moments,
+    SharedConv,
+    SharedLinear,
+    convolve,
+)
 from edgenas.training.folded import FoldedNetwork
 from edgenas.training.wires import combine
 
@@ -24,7 +33,8 @@ class Supernet(nn.Module):
     """Every network of ``space``, one at a time, on shared weights.
 
     Parts of the same layer name, layer type and part name share their weights; which of them run,
-    and how much of each, follows the active genome. Weights are shared between precisions and
+    and how much of each, follows the active genome; compressed layers prune and factor what the
+    uncompressed ones hold. Weights are shared between precisions and
     activations too. In training, batch norms use the batch's own statistics; in evaluation those
     that ``calibrate`` took for the active network, because averages over many networks fit none.
 
@@ -94,46 +104,41 @@ class Supernet(nn.Module):
         return module.to(next(self.parameters()).device).eval()
 
     def _layer(self, layer: AnyLayer, inputs: Tensor) -> Tensor:
+        slices = self._slices(layer)
         wires = {INPUT: inputs}
         for part in parts_of(layer):
-            wires[part.name] = self._part(layer, part, [wires[wire] for wire in part.inputs])
+            read = [wires[wire] for wire in part.inputs]
+            wires[part.name] = self._part(layer, part, slices.get(part.name, {}), read)
         return wires[parts_of(layer)[-1].name]
 
-    def _part(self, layer: AnyLayer, part: AnyPart, inputs: list[Tensor]) -> Tensor:
-        if not isinstance(part, Conv | Linear):
-            return combine(part, inputs)
-        shared = self.shared[_place(layer, part)]
+    def _part(self, layer: AnyLayer, part: AnyPart, slices: Slices, inputs: list[Tensor]) -> Tensor:
         if isinstance(part, Linear):
-            logits: Tensor = shared(part, inputs[0])
-            return logits
-        values = shared(part, inputs[0], self._moments, f"{layer.name}.{part.name}")
-        return activate(values, part.activation)
+            return F.linear(inputs[0].flatten(1), slices[".weight"], slices[".bias"])
+        if isinstance(part, Conv):
+            values = convolve(part, slices, inputs[0], self._moments, f"{layer.name}.{part.name}")
+            return activate(values, part.activation)
+        return combine(part, inputs)
+
+    def _slices(self, layer: AnyLayer) -> dict[str, Slices]:
+        def sliced(part: Conv | Linear) -> Slices:
+            shared = self.shared[_place(layer, part)]
+            assert isinstance(shared, SharedConv | SharedLinear), "nothing else has weights"
+            return shared.slices(part)  # type: ignore[arg-type]  # a place holds parts of one kind
+
+        return layer_slices(layer, sliced)
 
     @torch.no_grad()
     def _state(self, averages: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}
-        for layer, part in _weighted(self._network):
-            key, shared = f"{layer.name}.{part.name}", self.shared[_place(layer, part)]
-            state |= {f"{key}{name}": tensor for name, tensor in _slices(shared, part).items()}
-            if key in averages:
-                mean, variance = averages[key]
-                state |= {f"{key}_bn.running_mean": mean, f"{key}_bn.running_var": variance}
-                state[f"{key}_bn.num_batches_tracked"] = torch.tensor(0)
+        for layer in self._network.layers:
+            for part, slices in self._slices(layer).items():
+                key = f"{layer.name}.{part}"
+                state |= {f"{key}{suffix}": tensor for suffix, tensor in slices.items()}
+                if key in averages:
+                    mean, variance = averages[key]
+                    state |= {f"{key}_bn.running_mean": mean, f"{key}_bn.running_var": variance}
+                    state[f"{key}_bn.num_batches_tracked"] = torch.tensor(0)
         return {name: tensor.detach().clone() for name, tensor in state.items()}
-
-
-def _weighted(network: Network) -> Iterator[tuple[AnyLayer, Conv | Linear]]:
-    for layer in network.layers:
-        for part in parts_of(layer):
-            if isinstance(part, Conv | Linear):
-                yield layer, part
-
-
-def _slices(shared: nn.Module, part: Conv | Linear) -> dict[str, Tensor]:
-    if isinstance(shared, SharedConv) and isinstance(part, Conv):
-        return shared.slices(part)
-    assert isinstance(shared, SharedLinear) and isinstance(part, Linear), "nothing else has weights"
-    return shared.slices(part)
 
 
 def _place(layer: AnyLayer, part: AnyPart) -> str:
@@ -151,7 +156,7 @@ def _shared(parts: list[Conv | Linear], generator: torch.Generator) -> nn.Module
 def _parts_by_place(space: SearchSpace) -> dict[str, list[Conv | Linear]]:
     """All different convolutions and classifiers of the space by the place where they stand."""
     places: defaultdict[str, dict[Conv | Linear, None]] = defaultdict(dict)
-    for layer in dict.fromkeys(_variants(space)):
+    for layer in dict.fromkeys(uncompressed(layer) for layer in _variants(space)):
         for part in parts_of(layer):
             if isinstance(part, Conv | Linear):
                 places[_place(layer, part)][part] = None
