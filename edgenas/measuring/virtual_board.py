@@ -32,7 +32,7 @@ _QEMU = "qemu-system-aarch64"
 _BUILD_TOOLS = ("mmdebstrap", "cpio", "depmod", "ssh-keygen")
 _SOURCES = Path(__file__).parent / "board"
 _MEMORY_MIB = 1536
-_START_S = 240.0
+_START_S = 600.0
 _STOP_S = 10.0
 _READY = "Server listening"
 
@@ -60,6 +60,8 @@ class VirtualBoard:
         self._profile = profile
         self._folder = cache_folder() / "boards" / profile.id
         self._state = self._folder / "running.json"
+        self._console = self._folder / "console.log"
+        self._log = self._folder / "qemu.log"
         self.ssh_config = self._folder / "ssh_config"
 
     @property
@@ -82,19 +84,17 @@ class VirtualBoard:
         Raises:
             DeviceError: a tool is missing, or the board does not come up.
         """
-        with self._alone():
+        with _alone(f"{self._profile.id}.lock"):
             running = self.process
-            if running is not None:
-                return running
-            if shutil.which(_QEMU) is None:
-                raise DeviceError(
-                    f"'{self._profile.id}' needs {_QEMU}, which is not installed",
-                    hint="apt-get install qemu-system-arm",
-                )
-            image = _built_image()
-            port = _free_port()
-            self._write_ssh_config(image, port)
-            return self._boot(image, port)
+            if running is None:
+                self._check_qemu()
+                image = _built_image()
+                port = _free_port()
+                self._write_ssh_config(image, port)
+                running = self._boot(image, port)
+            # Whoever started it may have been interrupted before it was up.
+            self._wait_until_up(running)
+            return running
 
     def stop(self) -> bool:
         """Ends the board; false where it did not run."""
@@ -123,35 +123,50 @@ class VirtualBoard:
             )
         return self.ssh_config
 
+    def _check_qemu(self) -> None:
+        if shutil.which(_QEMU) is None:
+            raise DeviceError(
+                f"'{self._profile.id}' needs {_QEMU}, which is not installed",
+                hint="on Debian or Ubuntu: apt-get install qemu-system-arm",
+            )
+
     def _boot(self, image: Path, port: int) -> int:
-        console = self._folder / "console.log"
-        console.unlink(missing_ok=True)
-        with (self._folder / "qemu.log").open("wb") as log:
+        self._console.unlink(missing_ok=True)
+        with self._log.open("wb") as log:
             process = subprocess.Popen(
-                self._command(image, port, console),
+                self._command(image, port),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        # The process goes on without this one; nobody here waits for its end.
+        process.returncode = 0
         write_atomically(self._state, msgspec.json.encode(_Running(process.pid, port)))
-        with track(f"Starting {self._profile.id}"):
-            deadline = time.monotonic() + _START_S
-            while time.monotonic() < deadline and process.poll() is None:
-                if console.exists() and _READY in console.read_text("utf-8", "replace"):
-                    # The process goes on without this one; nobody here waits for its end.
-                    process.returncode = 0
-                    return process.pid
-                time.sleep(0.2)
-        self.stop()
-        said = (self._folder / "qemu.log").read_text("utf-8", "replace").strip()
-        raise DeviceError(f"'{self._profile.id}' did not come up: {said[-300:] or f'see {console}'}")
+        return process.pid
 
-    def _command(self, image: Path, port: int, console: Path) -> list[str]:
+    def _wait_until_up(self, process: int) -> None:
+        deadline = time.monotonic() + _START_S
+        with track(f"Starting {self._profile.id}") if not self._is_up() else contextlib.nullcontext():
+            while not self._is_up():
+                _reap(process)
+                if self.process is None or time.monotonic() > deadline:
+                    self.stop()
+                    said = self._log.read_text("utf-8", "replace").strip()
+                    raise DeviceError(
+                        f"'{self._profile.id}' did not come up: {said[-300:] or 'it says nothing'}",
+                        hint=f"its console: {self._console}",
+                    )
+                time.sleep(0.2)
+
+    def _is_up(self) -> bool:
+        return self._console.exists() and _READY in self._console.read_text("utf-8", "replace")
+
+    def _command(self, image: Path, port: int) -> list[str]:
         return [
             _QEMU, "-machine", "virt", "-cpu", str(self._profile.cpu), "-m", str(_MEMORY_MIB), "-smp", "1",
             # One nanosecond of guest time for each instruction, whatever the host is doing.
-            "-icount", "shift=0", "-nographic", "-nodefaults", "-serial", f"file:{console}",
+            "-icount", "shift=0", "-nographic", "-nodefaults", "-serial", f"file:{self._console}",
             "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"),
             "-append", "console=ttyAMA0 rdinit=/init loglevel=4",
             "-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22",
@@ -168,14 +183,15 @@ class VirtualBoard:
             f"  IdentitiesOnly yes\n  UserKnownHostsFile {known_hosts}\n  StrictHostKeyChecking yes\n"
         )
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Two commands must not build or start the same at once."""
-        boards = cache_folder() / "boards"
-        boards.mkdir(parents=True, exist_ok=True)
-        with (boards / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Two commands must not build or start the same at once."""
+    boards = cache_folder() / "boards"
+    boards.mkdir(parents=True, exist_ok=True)
+    with (boards / name).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _built_image() -> Path:
@@ -189,12 +205,13 @@ def _built_image() -> Path:
         if source.is_file():
             digest.update(source.read_bytes())
     image = cache_folder() / "boards" / f"image-{digest.hexdigest()[:16]}"
-    if not image.is_dir():
-        _check_build_tools()
-        say("building the virtual boards' system; this takes a minute")
-        with tempfile.TemporaryDirectory(prefix="building-", dir=image.parent) as folder:
-            _build(Path(folder) / "image")
-            (Path(folder) / "image").rename(image)
+    with _alone("image.lock"):
+        if not image.is_dir():
+            _check_build_tools()
+            say("building the virtual boards' system; this takes a minute")
+            with tempfile.TemporaryDirectory(prefix="building-", dir=image.parent) as folder:
+                _build(Path(folder) / "image")
+                (Path(folder) / "image").rename(image)
     return image
 
 

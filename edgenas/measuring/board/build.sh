@@ -29,15 +29,24 @@ for name in virtio_pci virtio_net; do
   done
 done
 
+packages=$root/usr/local/lib/python3.11/dist-packages
 "$python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --no-compile \
-  --target "$root/usr/local/lib/python3.11/dist-packages" --only-binary=:all: \
+  --target "$packages" --only-binary=:all: \
   --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-  --python-version 3.11 --implementation cp numpy onnxruntime
+  --python-version 3.11 --implementation cp --requirement "$here/requirements.txt"
 
 # The whole system lives in the board's memory, so what no measurement reads goes.
 rm -rf "$root"/boot "$root"/lib/modules "$root"/usr/lib/modules "$root"/var/cache/apt "$root"/var/lib/apt/lists \
   "$root"/usr/share/{doc,man,locale,info,lintian,zoneinfo,bash-completion,perl,initramfs-tools} \
-  "$root"/usr/lib/aarch64-linux-gnu/perl*
+  "$root"/usr/lib/aarch64-linux-gnu/{perl*,gconv} "$root"/usr/lib/{linux-image-*,klibc} "$root"/lib/udev \
+  "$packages"/onnxruntime/{quantization,tools,transformers} "$packages"/numpy/{distutils,f2py}
+find "$packages" -type d -name tests -prune -exec rm -rf {} +
+
+# Compiling the modules there, in an emulated processor and at every start anew, takes most of a start.
+# Only the same Python can compile them here; without it the board is slower and nothing else.
+compiler=$(command -v python3.11 || true)
+[ -z "$compiler" ] || "$compiler" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$root" -p / \
+  "$root/usr/lib/python3.11" "$packages" || true
 
 cat > "$root/etc/passwd" <<'PASSWD'
 root:x:0:0:root:/root:/bin/bash
@@ -62,6 +71,8 @@ UsePAM no
 UseDNS no
 PrintMotd no
 LoginGraceTime 0
+# Of the safe algorithms those that an emulated processor computes fastest.
+KexAlgorithms curve25519-sha256
 SSHD
 # The agent reads this: the clock of this system counts instructions.
 touch "$root/etc/edgenas-virtual-clock"
