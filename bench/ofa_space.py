@@ -6,12 +6,17 @@ Only benchmarks use it. The functions are the peer's (``ofa/tutorial``) evaluate
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+
+from edgenas.latency_tables.blocks import BlockTable
+from edgenas.latency_tables.table import LatencyTable
+from edgenas.pipeline.table import table_import
+from edgenas.workspace import Workspace
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data/ofa_note10"
 
@@ -85,50 +90,80 @@ class OfaSpace:
 
 
 class Note10Table:
-    """The published block table compiled into one dense array (resolution, block, kernel, expansion)."""
+    """The published block table, imported as a foreign table and compiled to dense arrays.
+
+    Slots: one for what every network has (by resolution), then one a block (by resolution, its
+    stage's depth, its kernel and its expansion), empty where the depth leaves the block out.
+    """
 
     def __init__(self) -> None:
-        self._fixed_ms = np.zeros(len(RESOLUTIONS))
-        self._block_ms = np.zeros((len(RESOLUTIONS), BLOCKS, len(KERNELS) * len(EXPANSIONS)))
-        for index, resolution in enumerate(RESOLUTIONS):
-            text = (DATA / f"ofa_note10_{resolution}_lookup_table.yaml").read_text()
-            self._compile(index, resolution, yaml.safe_load(text))
+        with tempfile.TemporaryDirectory() as folder:
+            workspace = Workspace(folder)
+            table_import(DATA, device="note10", workspace=workspace)
+            with LatencyTable.open(workspace.table_path("note10")) as table:
+                blocks = BlockTable.read(table)
+        slots = [(RESOLUTION_GENE,), *map(self._genes, range(BLOCKS))]
+        self.dense = blocks.compile(slots, OfaSpace().option_counts, self.blocks_at)
 
-    def _compile(self, index: int, resolution: int, table: dict[str, dict[str, float]]) -> None:
-        size, cin = (resolution + 1) // 2, 24
-        keys = [
-            f"Conv-input:{resolution}x{resolution}x3-output:{size}x{size}x24",
-            f"expanded_conv-input:{size}x{size}x24-output:{size}x{size}x24"
-            "-expand:24-kernel:3-stride:1-idskip:1-se:0-hs:0",
-        ]
-        for block in range(BLOCKS):
-            stage, first = block // 4, block % 4 == 0
-            stride = STRIDES[stage] if first else 1
-            out_size, cout = (size - 1) // stride + 1, WIDTHS[stage]
-            for option in range(9):
-                kernel, expansion = KERNELS[option // 3], EXPANSIONS[option % 3]
-                key = (
-                    f"expanded_conv-input:{size}x{size}x{cin}-output:{out_size}x{out_size}x{cout}"
-                    f"-expand:{round(cin * expansion)}-kernel:{kernel}-stride:{stride}"
-                    f"-idskip:{int(not first)}-se:{SQUEEZE[stage]}-hs:{HARD_SWISH[stage]}"
-                )
-                self._block_ms[index, block, option] = table[key]["mean"]
-            size, cin = out_size, cout
-        keys += [
-            f"Conv_1-input:{size}x{size}x192-output:{size}x{size}x1152",
-            f"AvgPool2D-input:{size}x{size}x1152-output:1x1x1152",
-            "Conv_2-input:1x1x1152-output:1x1x1536",
-            "Logits-input:1x1x1536-output:1000",
-        ]
-        self._fixed_ms[index] = sum(table[key]["mean"] for key in keys)
+    @staticmethod
+    def _genes(block: int) -> tuple[int, ...]:
+        return (
+            RESOLUTION_GENE,
+            DEPTH_GENES.start + block // 4,
+            KERNEL_GENES.start + block,
+            EXPANSION_GENES.start + block,
+        )
+
+    @staticmethod
+    def blocks_at(slot: int, values: tuple[int, ...]) -> list[tuple[str, str]]:
+        """Collections and keys of what stands in a slot."""
+        resolution = RESOLUTIONS[values[0]]
+        collection = f"ofa_note10_{resolution}_lookup_table"
+        if slot == 0:
+            return [(collection, key) for key in fixed_keys(resolution)]
+        block, depth = slot - 1, DEPTHS[values[1]]
+        if block % 4 >= depth:
+            return []
+        return [(collection, block_key(resolution, block, KERNELS[values[2]], EXPANSIONS[values[3]]))]
 
     def latency_ms(self, genomes: np.ndarray) -> np.ndarray:
         """(N, 46) genomes -> (N,) milliseconds."""
-        resolution = genomes[:, RESOLUTION_GENE]
-        option = genomes[:, KERNEL_GENES] * 3 + genomes[:, EXPANSION_GENES]
-        flat = (resolution[:, None] * BLOCKS + np.arange(BLOCKS)) * 9 + option
-        blocks = self._block_ms.ravel()[flat] * OfaSpace().active(genomes)
-        return self._fixed_ms[resolution] + blocks.sum(axis=1)
+        return self.dense.latency_ms(genomes)
+
+
+def block_key(resolution: int, block: int, kernel: int, expansion: int) -> str:
+    """What the published table calls one of the 20 blocks."""
+    stage, first = block // 4, block % 4 == 0
+    cin = (24, *WIDTHS)[stage] if first else WIDTHS[stage]
+    size, stride = size_before(resolution, block), STRIDES[stage] if first else 1
+    out_size = (size - 1) // stride + 1
+    return (
+        f"expanded_conv-input:{size}x{size}x{cin}-output:{out_size}x{out_size}x{WIDTHS[stage]}"
+        f"-expand:{round(cin * expansion)}-kernel:{kernel}-stride:{stride}"
+        f"-idskip:{int(not first)}-se:{SQUEEZE[stage]}-hs:{HARD_SWISH[stage]}"
+    )
+
+
+def size_before(resolution: int, block: int) -> int:
+    """Height of the feature map that a block reads."""
+    size = (resolution + 1) // 2
+    for stage in range((block + 3) // 4):
+        size = (size - 1) // STRIDES[stage] + 1
+    return size
+
+
+def fixed_keys(resolution: int) -> list[str]:
+    """The parts that every network has: stem, first block and head."""
+    first, last = (resolution + 1) // 2, size_before(resolution, BLOCKS)
+    return [
+        f"Conv-input:{resolution}x{resolution}x3-output:{first}x{first}x24",
+        f"expanded_conv-input:{first}x{first}x24-output:{first}x{first}x24"
+        "-expand:24-kernel:3-stride:1-idskip:1-se:0-hs:0",
+        f"Conv_1-input:{last}x{last}x192-output:{last}x{last}x1152",
+        f"AvgPool2D-input:{last}x{last}x1152-output:1x1x1152",
+        "Conv_2-input:1x1x1152-output:1x1x1536",
+        "Logits-input:1x1x1536-output:1000",
+    ]
 
 
 class AccuracyPredictor:

@@ -111,7 +111,8 @@ class Peer:
         utils = types.ModuleType("ofa.utils")
         utils.download_url = local_file  # type: ignore[attr-defined]
         sys.modules.update({"ofa": types.ModuleType("ofa"), "ofa.utils": utils})
-        yaml.load = yaml.safe_load
+        with_loader = yaml.load
+        yaml.load = lambda stream, Loader=yaml.SafeLoader: with_loader(stream, Loader)  # noqa: N803
         with contextlib.redirect_stdout(io.StringIO()):
             self.table = load(root / "latency_table.py").LatencyTable()
         self.predictor = load(root / "accuracy_predictor.py").AccuracyPredictor(device="cpu")
