@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgenas.pipeline.check import check
+    from edgenas.pipeline.ci_init import ci_init
     from edgenas.pipeline.clean import clean
     from edgenas.pipeline.demo import demo
     from edgenas.pipeline.device import device_check, device_list, device_show
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check",
+    "ci_init",
     "clean",
     "demo",
     "device_check",
@@ -60,6 +62,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'edgenas.api' has no attribute '{name}'")
-    # table_show stands in pipeline/table.py, predict in pipeline/predict.py
-    module = importlib.import_module(f"edgenas.pipeline.{name.split('_', maxsplit=1)[0]}")
-    return getattr(module, name)
+    # ci_init stands in pipeline/ci_init.py, table_show in pipeline/table.py
+    stem = name if name == "ci_init" else name.split("_", maxsplit=1)[0]
+    return getattr(importlib.import_module(f"edgenas.pipeline.{stem}"), name)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +21,7 @@ from edgenas.device_profiles import load_profile
 from edgenas.errors import (
     ArtifactError,
     BudgetNotMetError,
+    DeviceUnreachableError,
     ModelError,
     UnknownKernelsError,
     UnknownNameError,
@@ -27,7 +31,7 @@ from edgenas.latency_tables.exchange import export_table
 from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
-from edgenas.pipeline.ab_test import FILLER_SIZE, judge, slowed
+from edgenas.pipeline.ab_test import FILLER_SIZE, judge, judged_passes, rounds_for, slowed
 from edgenas.pipeline.baseline import read_baseline, write_baseline
 from edgenas.pipeline.check import check
 from edgenas.pipeline.check_history import read_history
@@ -36,9 +40,10 @@ from edgenas.pipeline.gate_findings import accuracy_drop, budget, floor, growth,
 from edgenas.pipeline.gate_limits import allowance_from
 from edgenas.pipeline.gate_model import named_models
 from edgenas.pipeline.skeleton import same_network, seeded_model, strip_weights, structure
-from edgenas.records import CheckFinding, CheckResult
+from edgenas.progress import Task, Watcher, watched_by
+from edgenas.records import CheckFinding, CheckResult, LatencyStatistics
 from edgenas.reporting.gate import github_annotations, junit, markdown
-from edgenas.workspace import Workspace
+from edgenas.workspace import Workspace, cache_folder
 
 
 def network(
@@ -249,14 +254,50 @@ def test_another_thread_count_is_incomparable(accepted: Path) -> None:
 
 def test_absolute_limits_hold_and_keep_a_baseline_from_being_accepted(accepted: Path) -> None:
     before = (accepted / "ci" / "baseline.json").read_bytes()
-    found = gate(accepted, accepted / "net.onnx", size_mb=0.001, latency_ms=1e-4, latency_statistic="p90")
-    assert (found["limit.size_mb"].verdict, found["limit.latency_p90_ms"].verdict) == ("fail", "fail")
+    found = gate(accepted, accepted / "net.onnx", size_mb=0.001, latency_ms=1e-4, memory_mb=1.0)
+    limited = ("limit.size_mb", "limit.latency_ms", "limit.memory_mb")
+    assert {found[name].verdict for name in limited} == {"fail"}
     quantiles = [found[f"latency_p{number}_ms"] for number in (50, 90, 99)]
     assert all(one.value and one.baseline for one in quantiles)
     assert quantiles[0].value <= quantiles[1].value <= quantiles[2].value
     with pytest.raises(BudgetNotMetError, match=r"no baseline: limit.size_mb"):
         gate(accepted, accepted / "net.onnx", size_mb=0.001, update=True)
     assert (accepted / "ci" / "baseline.json").read_bytes() == before
+
+
+def test_a_limited_tail_is_held_to_the_baseline_too(accepted: Path) -> None:
+    model = accepted / "net.onnx"
+    found = gate(accepted, model, latency_ms=1000.0, latency_statistic="p99", max_slower=0.9)
+    assert found["limit.latency_p99_ms"].verdict == "pass"
+    assert found["limit.latency_p99_ms"].interval is not None
+    assert "positive control" in found["latency_p99_ms"].note
+    assert found["latency_p99_ms"].limit == pytest.approx(1.9 * found["latency_p99_ms"].baseline)
+    assert "positive control" in found["latency_ms"].note
+    assert "for information" in found["latency_p50_ms"].note
+
+
+def test_a_quantile_of_each_pass_is_judged_like_rounds_are() -> None:
+    def one(rounds_ms: list[float], p90_ms: float) -> LatencyStatistics:
+        return LatencyStatistics(
+            latency_ms=1.0, latency_p50_ms=1.0, latency_p90_ms=p90_ms, latency_p99_ms=None,
+            latency_relative_halfwidth=0.0, runs=60, rounds_ms=tuple(rounds_ms),
+        )  # fmt: skip
+
+    noise = np.random.default_rng(0).normal(0, 0.003, (8, 3))
+    calm = [1.0, 1.001, 0.999, 1.0]
+    passes = [[one(calm, 1.1 + a), one(calm, 1.32 + b), one(calm, 1.6 + c)] for a, b, c in noise]
+    tail, body = judged_passes(passes, "p90"), judged_passes(passes, "repeatable")
+    assert tail.found.verdict(0.03, 0.0) == tail.control.verdict(0.03, 0.0) == "fail"
+    assert tail.found.ratio == pytest.approx(1.2, rel=0.02)
+    assert tail.decided(0.03, 0.0)
+    assert body.found.verdict(0.03, 0.0) == "pass"
+
+
+def test_slow_models_get_fewer_rounds_and_a_p99_enough_of_them() -> None:
+    assert [rounds_for(ms, ("repeatable",)) for ms in (0.1, 10.0, 100.0, 500.0)] == [12, 12, 5, 4]
+    assert all(
+        runs * rounds_for(ms, ("repeatable", "p99")) >= 100 for ms, runs in ((1.0, 5), (50.0, 3), (300.0, 2))
+    )
 
 
 def test_names_are_checked_before_anything_is_measured(accepted: Path, tmp_path: Path) -> None:
@@ -268,14 +309,6 @@ def test_names_are_checked_before_anything_is_measured(accepted: Path, tmp_path:
     with pytest.raises(UsageError, match="two models are named 'other'"):
         check([renamed, twin], baseline=tmp_path / "b.json")
     assert named_models([renamed, f"twin={twin}"]) == {"other": renamed, "twin": twin}
-
-
-def test_a_baseline_that_failed_its_own_gate_is_refused(accepted: Path, tmp_path: Path) -> None:
-    good = read_baseline(accepted / "ci" / "baseline.json")
-    assert good.verdict == "pass"
-    write_baseline(tmp_path / "b.json", msgspec.structs.replace(good, verdict="inconclusive"))
-    with pytest.raises(ArtifactError, match="its own gate"):
-        read_baseline(tmp_path / "b.json")
 
 
 def test_limits_come_from_the_configuration_and_verdicts_can_be_tolerated(tmp_path: Path) -> None:
@@ -372,24 +405,144 @@ def test_results_are_kept_one_after_the_other(predicted: Path) -> None:
         read_history(history)
 
 
-def test_bad_baselines_are_refused(accepted: Path, tmp_path: Path) -> None:
-    good = accepted / "ci" / "baseline.json"
-    path = tmp_path / "baseline.json"
-    with pytest.raises(ArtifactError, match="no baseline at") as caught:
-        read_baseline(path)
-    assert "--update" in caught.value.hint
-    content = json.loads(good.read_text())
+@pytest.fixture(scope="module")
+def damaged(predicted: Path) -> dict[str, tuple[str, str]]:
+    """Baselines that must not be believed, and what is said about them."""
+    good = (predicted / "ci" / "baseline.json").read_text()
+    content = json.loads(good)
     content["models"][0]["size_bytes"] += 1
-    for text, message in (
-        (json.dumps(content), "was edited"),
-        (good.read_text()[:200], "damaged"),
-        (json.dumps({"schema_version": 99}), "version 99"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ArtifactError, match=message):
-            read_baseline(path)
-    write_baseline(path, read_baseline(good))
-    assert path.read_bytes() == good.read_bytes()
+    failed = msgspec.structs.replace(
+        read_baseline(predicted / "ci" / "baseline.json"), verdict="inconclusive"
+    )
+    write_baseline(predicted / "failed.json", failed)
+    return {
+        "edited": (json.dumps(content), "was edited"),
+        "cut": (good[:200], "damaged"),
+        "empty": ("", "damaged"),
+        "failed": ((predicted / "failed.json").read_text(), "its own gate"),
+        "newer": (json.dumps({"schema_version": 99}), "version 99"),
+    }
+
+
+def test_a_missing_baseline_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no baseline at") as caught:
+        check([save(network(), tmp_path / "net.onnx")], baseline=tmp_path / "baseline.json")
+    assert "--update" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["edited", "cut", "empty", "failed", "newer"])
+def test_a_bad_baseline_is_refused_and_an_update_replaces_all_but_a_newer_one(
+    damaged: dict[str, tuple[str, str]], predicted: Path, tmp_path: Path, kind: str
+) -> None:
+    text, message = damaged[kind]
+    path = tmp_path / "baseline.json"
+    path.write_text(text)
+    with pytest.raises(ArtifactError, match=message):
+        check([predicted / "net.onnx"], baseline=path, workspace=Workspace(tmp_path))
+    assert path.read_text() == text
+    table = predicted / "ci" / "local.json"
+    if kind == "newer":
+        with pytest.raises(ArtifactError, match="version 99"):
+            check([predicted / "net.onnx"], baseline=path, table=table, update=True)
+        assert path.read_text() == text
+    else:
+        check([predicted / "net.onnx"], baseline=path, table=table, update=True)
+        assert read_baseline(path).models[0].name == "net"
+
+
+def test_an_update_keeps_how_latency_is_known_and_the_other_models(predicted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ci" / "baseline.json"
+    path.parent.mkdir()
+    (path.parent / "local.json").write_bytes((predicted / "ci" / "local.json").read_bytes())
+    path.write_bytes((predicted / "ci" / "baseline.json").read_bytes())
+    other = save(network(layers=2), tmp_path / "other.onnx")
+    result = check([other], baseline=path, update=True, workspace=Workspace(tmp_path))
+    assert (result.latency_source, result.device) == ("predicted", "local")
+    baseline = read_baseline(path)
+    assert [model.name for model in baseline.models] == ["net", "other"]
+    assert baseline.table == "local.json"
+    before = path.read_bytes()
+    with pytest.raises(ArtifactError, match="is of local with 1 threads, predicted, not of"):
+        check([other], baseline=path, device="local", update=True, workspace=Workspace(tmp_path))
+    assert path.read_bytes() == before
+
+
+def test_another_model_under_the_name_fails_and_says_what_differs(predicted: Path, tmp_path: Path) -> None:
+    found = gate(predicted, save(network(channels=8, layers=4), tmp_path / "net.onnx"))
+    assert {name for name in found if name.startswith("ops.")} == {"ops.Conv", "ops.Relu"}
+    assert found["latency_ms"].verdict in ("pass", "fail")
+
+
+def test_writing_what_was_read_changes_nothing(predicted: Path, tmp_path: Path) -> None:
+    good = predicted / "ci" / "baseline.json"
+    write_baseline(tmp_path / "again.json", read_baseline(good))
+    assert (tmp_path / "again.json").read_bytes() == good.read_bytes()
+
+
+def test_a_device_that_is_away_is_an_error_and_changes_nothing(predicted: Path, tmp_path: Path) -> None:
+    profiles = tmp_path / "device_profiles"
+    profiles.mkdir()
+    (profiles / "gone.toml").write_text(
+        'description = "a board that is switched off"\nconnection = "ssh"\nhost = "edgenas-nobody.invalid"\n'
+        'runtime = "onnxruntime"\n'
+    )
+    path = tmp_path / "baseline.json"
+    before = path.write_bytes((predicted / "ci" / "baseline.json").read_bytes()), path.read_bytes()
+    for update in (False, True):
+        with pytest.raises(DeviceUnreachableError):
+            check(
+                [predicted / "net.onnx"],
+                baseline=path,
+                device="gone",
+                update=update,
+                workspace=Workspace(tmp_path),
+            )
+    assert path.read_bytes() == before[1]
+
+
+def test_a_busy_device_is_waited_for_by_name(accepted: Path) -> None:
+    """Somebody else measures: the gate says who, waits, and then gives its verdict."""
+    said: list[str] = []
+    lock = cache_folder() / "agent" / "measuring.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        held.write("the night build")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        class Listener(Watcher):
+            def track(self, description: str, total: float | None) -> contextlib.nullcontext[Task]:
+                return contextlib.nullcontext(Task())
+
+            def warn(self, message: str) -> None:
+                self.say(message)
+
+            def say(self, message: str) -> None:
+                said.append(message)
+                fcntl.flock(held, fcntl.LOCK_UN)
+
+        with watched_by(Listener()):
+            found = gate(accepted, accepted / "net.onnx")
+    assert found["latency_ms"].verdict != "fail"
+    assert any("the night build" in message for message in said)
+
+
+def test_an_update_that_is_killed_leaves_the_old_baseline(predicted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_bytes((predicted / "ci" / "baseline.json").read_bytes())
+    before = path.read_bytes()
+    command = [sys.executable, "-m", "edgenas", "check", predicted / "net.onnx", "--baseline", path,
+               "--device", "local", "--update"]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert process.stderr is not None
+    assert any("Measuring net" in line for line in process.stderr)  # until it has begun
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["baseline.json"]
 
 
 # --- where people look -----------------------------------------------------------------------------

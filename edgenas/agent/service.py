@@ -148,7 +148,7 @@ class Service:
         here = {
             "model": given.text("model"),
             "threads": _threads(given),
-            "runs": given.integer("runs", 200, least=100),
+            "runs": given.integer("runs", 200, least=1),
             "temperature_limit_c": given.optional_number("temperature_limit_c"),
         }
         requests = [

@@ -122,7 +122,9 @@ class Agent:
         return self._checked(messages.plausible_trace, trace)
 
     def characterise(self, model: str, *, threads: int, runs: int = 200) -> Characterisation:
-        """One model alone in a fresh process: quantiles over ``runs`` (at least 100), load time, memory.
+        """One model alone in a fresh process: quantiles over ``runs``, load time, memory.
+
+        The p99 is None below 100 runs.
 
         Raises:
             MeasurementError: the model cannot be run.
@@ -135,7 +137,7 @@ class Agent:
                 messages.Characterised,
                 model=model,
                 threads=threads,
-                runs=max(100, runs),
+                runs=runs,
                 temperature_limit_c=limit,
             ),
         )

@@ -8,6 +8,7 @@ worth a percent. A verdict stands only if the slowed copy is caught by the same 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgenas.errors import MeasurementError, ModelError
 from edgenas.measuring import Agent
+from edgenas.records import LatencyStatistics
 
 Array = NDArray[np.float64]
-PASSES, MOST_PASSES, ROUNDS, LEAST_ROUNDS = 4, 12, 12, 4
-VIRTUAL_PASSES = 2  # an instruction count repeats itself
-PASS_S = 6.0
-CALIBRATION_ROUNDS = 8
+Statistic = Literal["repeatable", "p50", "p90", "p99"]
+PASSES, FEWEST_PASSES, MOST_PASSES = 4, 3, 12  # judged every four, while undecided
+TAIL_PASSES = 6  # a pass has one value of a quantile, and as many as its rounds of the repeatable latency
+ROUNDS, LEAST_ROUNDS = 12, 4
+PASS_S, LONGEST_S = 6.0, 25.0
+P99_RUNS = 100
+CALIBRATION_ROUNDS = (3, 8)
 RESAMPLES = 2000
 CONFIDENCE = 0.99
 FILLER_SIZE = 128
@@ -52,6 +57,19 @@ class Comparison:
         return "pass" if high <= limit else "inconclusive"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """New against old by one statistic, and the slowed copy of new against new by the same."""
+
+    found: Comparison
+    control: Comparison
+
+    def decided(self, allowed: float, floor_ms: float) -> bool:
+        """Whether more passes would tell nothing else."""
+        verdicts = (one.verdict(allowed, floor_ms) for one in (self.found, self.control))
+        return "inconclusive" not in verdicts
+
+
 def compare_latency(
     agent: Agent,
     old: onnx.ModelProto,
@@ -61,10 +79,11 @@ def compare_latency(
     threads: int,
     allowed: float,
     floor_ms: float,
-) -> tuple[Comparison, Comparison]:
-    """New against old, and the slowed copy of new against new.
+    statistics: Sequence[Statistic] = ("repeatable",),
+) -> dict[Statistic, Tested]:
+    """New against old, and the slowed copy of new against new, by each statistic.
 
-    Measures until both are decided, or for at most twelve passes.
+    Measures until all of them are decided, for at most twelve passes or about 25 s.
 
     Args:
         allowed: the share by which new may be slower; the control is slowed by twice that.
@@ -77,30 +96,55 @@ def compare_latency(
     fillers, new_ms = _fillers_for(agent, new, folder, threads=threads, allowed=allowed, floor_ms=floor_ms)
     models = {"old": old, "new": new, "control": slowed(new, fillers)}
     shipped = [ship_model(agent, model, folder / f"{name}.onnx") for name, model in models.items()]
-    at_once = VIRTUAL_PASSES if agent.profile.virtual else PASSES
-    passes: list[list[Array]] = []
-    while len(passes) < (at_once if agent.profile.virtual else MOST_PASSES):
-        for _ in range(at_once):
-            passes.append(_one_pass(agent, shipped, threads, _rounds_for(new_ms), turned=len(passes)))
-        old_rounds, new_rounds, control_rounds = ([one[i] for one in passes] for i in range(3))
-        found, control = judge(old_rounds, new_rounds), judge(new_rounds, control_rounds)
-        if "inconclusive" not in (found.verdict(allowed, floor_ms), control.verdict(allowed, floor_ms)):
-            break
-    return found, control
+    rounds = rounds_for(new_ms, statistics)
+    passes: list[list[LatencyStatistics]] = []
+    start, at_once = time.monotonic(), PASSES if tuple(statistics) == ("repeatable",) else TAIL_PASSES
+    while True:
+        passes.append(_one_pass(agent, shipped, threads, rounds, turned=len(passes)))
+        over = len(passes) >= MOST_PASSES or _takes_too_long(agent, len(passes), time.monotonic() - start)
+        if over or len(passes) % at_once == 0:
+            tested = {statistic: judged_passes(passes, statistic) for statistic in statistics}
+            if over or all(one.decided(allowed, floor_ms) for one in tested.values()):
+                return tested
 
 
-def _rounds_for(latency_ms: float) -> int:
-    """Rounds of one pass: fewer where three models of this latency would take longer than ``PASS_S``."""
-    # Three runs a turn and one that does not count, for each of three models.
-    round_s = 12.0 * latency_ms / 1e3
-    return int(np.clip(PASS_S / round_s, LEAST_ROUNDS, ROUNDS))
+def _takes_too_long(agent: Agent, passes: int, elapsed_s: float) -> bool:
+    """Whether one more pass would end too late; on a virtual board the host's clock means nothing."""
+    if passes < FEWEST_PASSES or agent.profile.virtual:
+        return False
+    return elapsed_s * (passes + 1) / passes > LONGEST_S
 
 
-def _one_pass(agent: Agent, models: list[str], threads: int, rounds: int, *, turned: int) -> list[Array]:
-    """Rounds of freshly loaded sessions. Each pass loads another model first: the place in memory that
-    the first one gets can be the better one every time."""
+def judged_passes(passes: Sequence[Sequence[LatencyStatistics]], statistic: Statistic) -> Tested:
+    """What passes of old, new and control say by one statistic."""
+    old, new, control = ([_values(one[i], statistic) for one in passes] for i in range(3))
+    return Tested(found=judge(old, new), control=judge(new, control))
+
+
+def _values(statistics: LatencyStatistics, statistic: Statistic) -> Array:
+    """What one pass says of one model in ms: its rounds (R,), or a quantile of all its runs (1,)."""
+    if statistic == "repeatable":
+        return np.array(statistics.rounds_ms)
+    return np.array([getattr(statistics, f"latency_{statistic}_ms")], float)
+
+
+def rounds_for(latency_ms: float, statistics: Sequence[Statistic]) -> int:
+    """Rounds of one pass: fewer where three models of this latency would take longer than ``PASS_S``,
+    enough for a p99 where one is asked for."""
+    # The agent takes so many runs a turn, and one that does not count, for each of three models.
+    runs = 5 if latency_ms < 20 else 3 if latency_ms < 200 else 2
+    round_s = 3 * (runs + 1) * latency_ms / 1e3
+    least = math.ceil(P99_RUNS / runs) if "p99" in statistics else LEAST_ROUNDS
+    return max(least, int(np.clip(PASS_S / round_s, LEAST_ROUNDS, ROUNDS)))
+
+
+def _one_pass(
+    agent: Agent, models: list[str], threads: int, rounds: int, *, turned: int
+) -> list[LatencyStatistics]:
+    """Freshly loaded sessions side by side. Each pass loads another model first: the place in memory
+    that the first one gets can be the better one every time."""
     by = turned % len(models)
-    found = measured_rounds(agent, [*models[by:], *models[:by]], threads, rounds)
+    found = measured(agent, [*models[by:], *models[:by]], threads, (rounds, rounds))
     return [*found[len(models) - by :], *found[: len(models) - by]]
 
 
@@ -188,10 +232,8 @@ def filler_ms(agent: Agent, plain: str, folder: Path, *, threads: int) -> tuple[
     few, many = (
         ship_model(agent, slowed(_nothing(), count), folder / f"fillers{count}.onnx") for count in FILLERS
     )
-    plain_ms, few_ms, many_ms = (
-        float(np.median(one))
-        for one in measured_rounds(agent, [plain, few, many], threads, CALIBRATION_ROUNDS)
-    )
+    found = measured(agent, [plain, few, many], threads, CALIBRATION_ROUNDS, relative_halfwidth=0.02)
+    plain_ms, few_ms, many_ms = (one.latency_ms for one in found)
     return max((many_ms - few_ms) / (FILLERS[1] - FILLERS[0]), 1e-5), plain_ms
 
 
@@ -210,14 +252,34 @@ def ship_model(agent: Agent, model: onnx.ModelProto, path: Path) -> str:
     return agent.ship(path)
 
 
-def measured_rounds(agent: Agent, models: list[str], threads: int, rounds: int) -> list[Array]:
-    """Each model's rounds in ms, round by round beside the others'."""
+def measured(
+    agent: Agent,
+    models: list[str],
+    threads: int,
+    rounds: tuple[int, int],
+    *,
+    relative_halfwidth: float = 0.0,
+) -> list[LatencyStatistics]:
+    """Each shipped model's latency, measured side by side in interleaved rounds.
+
+    Args:
+        rounds: the fewest and the most; a model is done when its median is known within
+            ``relative_halfwidth``.
+
+    Raises:
+        MeasurementError: the device cannot run one of them.
+    """
+    fewest, most = rounds
     compared = agent.compare(
-        models, threads=threads, min_rounds=rounds, max_rounds=rounds, relative_halfwidth=0.0
+        models,
+        threads=threads,
+        min_rounds=fewest,
+        max_rounds=most,
+        relative_halfwidth=relative_halfwidth,
     )
-    found = {one.model_sha256: one for one in compared}
-    for one in found.values():
+    found = {}
+    for one in compared:
         if one.statistics is None:
             raise MeasurementError(f"the device cannot run a model of the gate: {one.error}")
-    by_model = [found[model].statistics for model in models]
-    return [np.array(one.rounds_ms) for one in by_model if one is not None]
+        found[one.model_sha256] = one.statistics
+    return [found[model] for model in models]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import subprocess
@@ -14,6 +15,7 @@ import onnx
 
 from edgenas.errors import ArtifactError
 from edgenas.files import write_atomically
+from edgenas.progress import warn
 from edgenas.records import Characterisation, Environment, GateVerdict, Record
 
 BASELINE_VERSION = 1
@@ -89,12 +91,7 @@ def read_baseline(path: Path) -> Baseline:
     again = f"accept the models as they are: edgenas check MODEL.onnx --baseline {path} --update"
     try:
         content = path.read_bytes()
-        version = msgspec.json.decode(content, type=_Versioned).schema_version
-        if version > BASELINE_VERSION:
-            raise ArtifactError(
-                f"{path} has version {version}; this EdgeNAS reads up to {BASELINE_VERSION}",
-                hint="pip install --upgrade edgenas",
-            )
+        _refuse_newer(path, content)
         baseline = msgspec.json.decode(content, type=Baseline)
     except OSError as error:
         raise ArtifactError(f"there is no baseline at {path}", hint=again) from error
@@ -105,6 +102,32 @@ def read_baseline(path: Path) -> Baseline:
     if baseline.verdict != "pass":
         raise ArtifactError(f"{path} did not pass its own gate ({baseline.verdict})", hint=again)
     return baseline
+
+
+def replaced_baseline(path: Path) -> Baseline | None:
+    """What an update replaces; None where there is nothing, or nothing that can be believed.
+
+    Raises:
+        ArtifactError: it is from a newer version, which this one must not destroy.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read_baseline(path)
+    except ArtifactError as error:
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            _refuse_newer(path, path.read_bytes())
+        warn(f"{error.message}; it is replaced whole, with the models that are given")
+        return None
+
+
+def _refuse_newer(path: Path, content: bytes) -> None:
+    version = msgspec.json.decode(content, type=_Versioned).schema_version
+    if version > BASELINE_VERSION:
+        raise ArtifactError(
+            f"{path} has version {version}; this EdgeNAS reads up to {BASELINE_VERSION}",
+            hint="pip install --upgrade edgenas",
+        )
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:

@@ -22,6 +22,7 @@ from edgenas.pipeline.baseline import (
     BaselineModel,
     commit_of,
     read_baseline,
+    replaced_baseline,
     write_baseline,
 )
 from edgenas.pipeline.bundle import installed_versions
@@ -64,7 +65,9 @@ def check(
         baseline: the committed JSON file.
         device: where to measure; the baseline's when None.
         table: an exported latency table to predict from; the baseline's, if it was predicted.
-        update: accept the models as the new baseline.
+        threads: those that models run with; the baseline's when None.
+        update: accept the models as the new baseline; how latency is known stays as it was, unless a
+            device or a table is named.
         data: labelled images for accuracy.
         tolerate: verdicts besides pass that open the gate.
         markdown_to: where to write a summary for a pull request; ``junit_to`` and ``json_to`` likewise.
@@ -84,11 +87,15 @@ def check(
     request = _Request(named_models(models), baseline, update)
     with contextlib.ExitStack() as stack:
         where = Where(device=device, table=table, threads=threads)
-        known = request.known()
         source = latency_source(
-            where, known=known, baseline=baseline, allowance=allowance, workspace=workspace, stack=stack
+            where,
+            known=request.before,
+            baseline=baseline,
+            allowance=allowance,
+            workspace=workspace,
+            stack=stack,
         )
-        result, today = request.judged(Gate(source, allowance, data, workspace), known)
+        result, today = request.judged(Gate(source, allowance, data, workspace))
     outputs = {markdown_to: markdown(result), junit_to: junit(result), json_to: result.to_json()}
     for path, text in outputs.items():
         if path is not None:
@@ -96,34 +103,54 @@ def check(
     if history is not None:
         append(history, result)
     if update:
-        _accept(baseline, source, today, result)
+        _accept(request, source, today, result)
     return result
 
 
 class _Request:
-    """Which models, and the baseline that they are held to or become."""
+    """Which models, and the baseline that they are held to or replace.
+
+    Raises:
+        ArtifactError: the baseline cannot be read, or must not be replaced.
+    """
 
     def __init__(self, named: dict[str, Path], baseline: Path, update: bool) -> None:
         self.named, self.baseline, self.update = named, baseline, update
+        self.before = replaced_baseline(baseline) if update else read_baseline(baseline)
 
-    def known(self) -> Baseline | None:
-        """The baseline; None where it is to be written."""
-        return None if self.update else read_baseline(self.baseline)
-
-    def judged(self, gate: Gate, known: Baseline | None) -> tuple[CheckResult, list[BaselineModel]]:
+    def judged(self, gate: Gate) -> tuple[CheckResult, list[BaselineModel]]:
         """The gate's result, and the models as they are today."""
         start = time.monotonic()
+        known = None if self.update else self.before
         with tempfile.TemporaryDirectory(prefix="edgenas-check-") as folder:
             gated = [read_gated(name, path, Path(folder)) for name, path in self.named.items()]
             if known is not None:
                 for model in gated:
                     known_model(known, model)  # an error before anything is measured
             if self.update:
-                _kept(self.baseline, gate.source, self.named)
+                self.others(gate.source)
             today = [gate.today(model) for model in gated]
             found = [gate.findings(known, *pair) for pair in zip(gated, today, strict=True)]
         findings = tuple(finding for one in found for finding in one)
         return self._result(gate, findings, time.monotonic() - start), today
+
+    def others(self, source: LatencySource) -> tuple[BaselineModel, ...]:
+        """Models of the old baseline that were not given; they stay in the new one.
+
+        Raises:
+            ArtifactError: their latency was known in another way, so that one file cannot hold both.
+        """
+        if self.before is None:
+            return ()
+        was = (self.before.device, self.before.threads, self.before.latency_source)
+        now = (source.device, source.threads, source.name)
+        others = tuple(model for model in self.before.models if model.name not in self.named)
+        if others and was != now:
+            raise ArtifactError(
+                f"{self.baseline} is of {_words(was)}, not of {_words(now)}",
+                hint="give every model of it, another file to --baseline, or remove this one",
+            )
+        return others
 
     def _result(self, gate: Gate, findings: tuple[CheckFinding, ...], elapsed_s: float) -> CheckResult:
         return CheckResult(
@@ -142,32 +169,14 @@ class _Request:
         )
 
 
-def _kept(path: Path, source: LatencySource, given: dict[str, Path]) -> tuple[BaselineModel, ...]:
-    """Models of an existing baseline that were not given; they stay in it.
-
-    Raises:
-        ArtifactError: the baseline is of another device, thread count or way of knowing latency.
-    """
-    if not path.exists():
-        return ()
-    old = read_baseline(path)
-    was = (old.device, old.threads, old.latency_source)
-    now = (source.device, source.threads, source.name)
-    others = tuple(model for model in old.models if model.name not in given)
-    if others and was != now:
-        raise ArtifactError(
-            f"{path} is of {_words(was)}, not of {_words(now)}",
-            hint="give every model of it, another file to --baseline, or remove this one",
-        )
-    return others
-
-
 def _words(of: tuple[str, int, str]) -> str:
     device, threads, source = of
     return f"{device} with {threads} threads, {source}"
 
 
-def _accept(path: Path, source: LatencySource, today: list[BaselineModel], result: CheckResult) -> None:
+def _accept(
+    request: _Request, source: LatencySource, today: list[BaselineModel], result: CheckResult
+) -> None:
     """Writes the new baseline in one step, if its own gate was passed."""
     if result.verdict != "pass":
         missed = [finding.metric for finding in result.findings if finding.verdict != "pass"]
@@ -185,12 +194,12 @@ def _accept(path: Path, source: LatencySource, today: list[BaselineModel], resul
         device=source.device,
         threads=source.threads,
         latency_source=source.name,
-        table=os.path.relpath(source.table, path.parent) if source.table else "",
+        table=os.path.relpath(source.table, request.baseline.parent) if source.table else "",
         environment=source.environment,
         verdict=result.verdict,
-        models=(*_kept(path, source, {model.name: Path() for model in today}), *today),
+        models=(*request.others(source), *today),
     )
-    write_baseline(path, baseline)
+    write_baseline(request.baseline, baseline)
 
 
 def _now() -> str:

@@ -134,11 +134,12 @@ def latency_source(
     """
     if where.table is not None and where.device is not None:
         raise UsageError("latency is either measured or predicted", hint="give --device or --table")
-    table = where.table
-    if table is None and where.device is None and known is not None and known.table:
-        table = baseline.parent / known.table
+    table, threads = where.table, where.threads
+    if where.table is None and where.device is None and known is not None:
+        table = baseline.parent / known.table if known.table else None
+        threads = threads or known.threads
     if table is not None:
-        return PredictedLatency(table, where.threads, allowance, workspace, stack)
+        return PredictedLatency(table, threads, allowance, workspace, stack)
     device = workspace.device_or_default(where.device or (known.device if known else None))
     agent = stack.enter_context(connect(load_profile(device, workspace)))
-    return MeasuredLatency(agent, where.threads, allowance)
+    return MeasuredLatency(agent, threads, allowance)

@@ -8,11 +8,11 @@ from typing import Any, Literal, TypedDict
 import msgspec
 
 from edgenas.errors import UsageError
+from edgenas.pipeline.ab_test import Statistic
 from edgenas.records import GateVerdict
 from edgenas.workspace import CONFIGURATION_FILE, Workspace
 
 LatencySourceName = Literal["measured", "virtual", "predicted"]
-LatencyStatistic = Literal["repeatable", "p50", "p90", "p99"]
 Tolerable = Literal["inconclusive", "incomparable"]
 
 # A stopwatch on a shared machine repeats to half a percent, an instruction count to .03 %, and a
@@ -25,7 +25,7 @@ class Limits(TypedDict, total=False):
     """The limits as options; None is the default."""
 
     latency_ms: float | None
-    latency_statistic: LatencyStatistic | None
+    latency_statistic: Statistic | None
     size_mb: float | None
     memory_mb: float | None
     min_accuracy: float | None
@@ -39,7 +39,8 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What may change against the baseline, and what may never be passed. Shares are of the baseline.
 
     ``max_slower`` is None where the way of knowing latency decides: 3 % measured, 0.3 % counted on a
-    virtual board, 1 % predicted.
+    virtual board, 1 % predicted. ``latency_statistic`` is what ``latency_ms`` limits; a quantile is then
+    held to the baseline's, too, beside the repeatable latency.
     """
 
     max_slower: float | None = None
@@ -47,7 +48,7 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_more_memory: float = 0.10
     max_drop: float = 0.01
     latency_ms: float | None = None
-    latency_statistic: LatencyStatistic = "repeatable"
+    latency_statistic: Statistic = "repeatable"
     size_mb: float | None = None
     memory_mb: float | None = None
     min_accuracy: float | None = None
