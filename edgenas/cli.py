@@ -441,7 +441,7 @@ def train(**options: Any) -> Any:
     metavar="NAME[:DETAIL]",
     default="auto",
     show_default=True,
-    help="Where accuracies come from: supernet, proxy; auto: the supernet where --checkpoint is given.",
+    help="supernet, predictor, proxy or another package's; auto: the supernet where --checkpoint is given.",
 )
 @click.option("--checkpoint", type=EXISTING, help="A supernet from `edgenas train`.")
 @click.option("--data", help="The data that the supernet was trained on.")

@@ -462,6 +462,7 @@ class SearchResult(Record):
 
     ``best`` is None where nothing meets the limit; ``fastest`` is then what the device can do.
     ``interrupted`` searches were stopped by the user before all evaluations were made.
+    ``accuracy_rmse`` is the held-out error of a source that predicts accuracies, None for others.
     """
 
     space: str
@@ -478,6 +479,7 @@ class SearchResult(Record):
     evaluated: tuple[Candidate, ...] = ()
     path: str = ""
     interrupted: bool = False
+    accuracy_rmse: float | None = None
 
 
 class SchemeTrial(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from accuracy_source_contract import SMALL_SPACE, AccuracySourceContract, make_r
 
 from edgenas.errors import UnknownNameError, UsageError
 from edgenas.pipeline.accuracy_sources import ScoringRequest, get_source, resolved, source_names
+from edgenas.search.predictor import AccuracyPredictor
 from edgenas.search_spaces import get_space
 
 
@@ -49,6 +51,43 @@ class TestSupernet(AccuracySourceContract):
         return make_request(folder, name="supernet", checkpoint=checkpoint)
 
 
+class TestPredictor(AccuracySourceContract):
+    source = "predictor"
+
+    @pytest.fixture
+    def request_(self, folder: Path, checkpoint: Path) -> ScoringRequest:
+        return replace(make_request(folder, name="predictor", checkpoint=checkpoint), detail="24")
+
+
+def test_a_predictor_learns_and_knows_its_error() -> None:
+    """Accuracies of a made-up space: most of them follow from the genes, the rest is noise."""
+    space = get_space("mobilenetv3-32px")
+    genomes = space.sample(np.random.default_rng(0), 900)
+    gains = np.random.default_rng(1).normal(size=genomes.shape[1])
+    accuracies = 0.5 + 0.1 * np.tanh(genomes @ gains / 8) + np.random.default_rng(2).normal(0, 0.004, 900)
+    predictor = AccuracyPredictor(space.option_counts, genomes[:300], accuracies[:300])
+    error = np.sqrt(np.mean((predictor.score(genomes[300:]) - accuracies[300:]) ** 2))
+    assert error < 0.35 * accuracies.std()
+    assert predictor.error.rmse == pytest.approx(error, rel=0.35)
+    assert predictor.error.rank_correlation > 0.9
+    assert predictor.error.networks == 300
+
+
+def test_a_predictor_of_noise_says_that_it_learnt_nothing() -> None:
+    space = get_space("mobilenetv3-32px")
+    genomes = space.sample(np.random.default_rng(0), 200)
+    noise = np.random.default_rng(1).normal(0.5, 0.05, 200)
+    error = AccuracyPredictor(space.option_counts, genomes, noise).error
+    assert error.rmse > 0.9 * error.spread
+    assert abs(error.rank_correlation) < 0.3
+
+
+@pytest.mark.parametrize("detail", ["many", "3"])
+def test_a_predictor_needs_a_number_of_networks(folder: Path, checkpoint: Path, detail: str) -> None:
+    with pytest.raises(UsageError, match="at least 20"):
+        get_source("predictor")(replace(make_request(folder, name="p", checkpoint=checkpoint), detail=detail))
+
+
 def test_auto_is_the_supernet_where_there_is_one() -> None:
     assert resolved("auto", Path("supernet.pt")) == (get_source("supernet"), None)
     assert resolved("auto", None) == (get_source("proxy"), None)
@@ -59,7 +98,7 @@ def test_a_detail_stands_after_a_colon() -> None:
 
 
 def test_an_unknown_source_is_told_what_there_is() -> None:
-    with pytest.raises(UnknownNameError, match="auto, proxy"):
+    with pytest.raises(UnknownNameError, match=r"known: auto, .*proxy"):
         get_source("nonsense")
 
 

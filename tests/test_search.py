@@ -160,6 +160,27 @@ def test_the_best_keeps_the_limit_by_measurement_and_is_on_disk(measured: Worksp
     assert Path(found.path).is_file()
 
 
+def test_a_predictor_proposes_and_the_supernet_has_the_last_word(measured: Workspace, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="a supernet needs torch: pip install edgenas[train]")
+    from accuracy_source_contract import write_shades
+
+    from edgenas.pipeline.train import train
+
+    data = str(write_shades(tmp_path / "shades.npz"))
+    trained = train(space="mobilenetv3-demo", data=data, folder=tmp_path, epochs=2, seed=1)
+    found = search(
+        latency_ms=(5.0,), device=("local",), accuracy="predictor:20", checkpoint=Path(trained.checkpoint),
+        data=data, evaluations=2400, workspace=measured, folder=tmp_path / "search",
+    )  # fmt: skip
+    assert found.evaluations == 2400
+    assert found.accuracy_source == "predictor"
+    assert found.accuracy_rmse is not None
+    assert found.best is not None
+    assert found.best.accuracy_source == "supernet"
+    scored = len((tmp_path / "search" / "scores.jsonl").read_text().splitlines())
+    assert 20 <= scored <= 20 + 24  # the sample and the finalists, not the 2,400
+
+
 def test_an_unreachable_limit_names_the_fastest(measured: Workspace) -> None:
     with pytest.raises(BudgetNotMetError, match=r"the fastest network of 'mobilenetv3-demo' takes"):
         search(latency_ms=(1e-6,), device=("local",), space="mobilenetv3-demo", workspace=measured)

@@ -24,6 +24,7 @@ AUTO = "auto"
 
 _BUILT_IN = {
     "supernet": "edgenas.pipeline.scoring_supernet:supernet_scoring",
+    "predictor": "edgenas.pipeline.scoring_predictor:predictor_scoring",
     "proxy": "edgenas.pipeline.scoring_proxy:proxy_scoring",
 }
 
@@ -58,12 +59,16 @@ class Scoring:
     Attributes:
         identity: everything that the scores depend on; a search goes on only while it is the same.
         evaluations: how many candidates are worth scoring where the user does not say.
+        confirming: a dearer source that has the last word on the finalists; None: the source itself.
+        rmse: error of a source that predicts, in accuracy, on networks that it did not learn from.
     """
 
     space: SearchSpace
     source: AccuracySource
     identity: str
     evaluations: int
+    confirming: AccuracySource | None = None
+    rmse: float | None = None
 
 
 SourceFactory: TypeAlias = Callable[[ScoringRequest], Scoring]

@@ -124,7 +124,7 @@ class _Search:
 
     def __init__(self, settings: _Settings, scoring: Scoring, latencies: dict[str, CompiledSpace]) -> None:
         self.settings, self.latencies = settings, latencies
-        self.space, self.accuracy = scoring.space, scoring.source
+        self.space, self.accuracy, self.scoring = scoring.space, scoring.source, scoring
         limits = list(zip(settings.devices, settings.limits_ms, strict=True))
         metrics = {f"latency_ms:{one}": latency for one, latency in latencies.items()}
         problem = Problem(
@@ -145,6 +145,7 @@ class _Search:
         )
         self._interrupted = False
         self._measured: dict[bytes, dict[str, float]] = {}
+        self._confirmed: dict[bytes, float] = {}
         self._described_rows: dict[tuple[int, bool], Candidate] = {}
 
     def result(self, started: float) -> SearchResult:
@@ -181,11 +182,15 @@ class _Search:
             candidates = [self._candidate(row) for row in rows]
             kept = [candidate for candidate in candidates if candidate.feasible]
             if kept:
-                return kept[0]
+                return max(kept, key=lambda candidate: candidate.accuracy)  # the first of equal ones
         return None
 
     def _measure(self, genomes: list[Genomes]) -> None:
-        settings = self.settings
+        """Latencies of finalists, and accuracies where a dearer source has the last word."""
+        settings, confirming = self.settings, self.scoring.confirming
+        if confirming is not None:
+            accuracies = confirming.score(np.array(genomes))
+            self._confirmed |= {g.tobytes(): float(a) for g, a in zip(genomes, accuracies, strict=True)}
         for profile in settings.profiles:
             found = measure_candidates(
                 self.space, genomes, profile, threads=settings.threads, workspace=settings.workspace
@@ -205,6 +210,7 @@ class _Search:
             limits_ms=settings.limits_ms,
             strategy=settings.strategy,
             accuracy_source=self.accuracy.name,
+            accuracy_rmse=self.scoring.rmse,
             seed=settings.seed,
             evaluations=len(history),
             elapsed_s=time.monotonic() - started,
@@ -229,10 +235,13 @@ class _Search:
         latency_ms = measured or predicted
         network = self.space.network(genome)
         limits = zip(latency_ms.values(), self.settings.limits_ms, strict=True)
+        confirmed = self._confirmed.get(genome.tobytes())
+        source = self.accuracy if confirmed is None else self.scoring.confirming
+        assert source is not None, "what is confirmed has a source"
         return Candidate(
             candidate=self.space.describe(genome),
-            accuracy=accuracy,
-            accuracy_source=self.accuracy.name,
+            accuracy=accuracy if confirmed is None else confirmed,
+            accuracy_source=source.name,
             latency_ms=latency_ms,
             latency_source="measured" if measured else "predicted",
             predicted_ms=predicted,
