@@ -468,6 +468,7 @@ def search(**options: Any) -> Any:
     "--max-drop", type=float, default=0.01, show_default=True, help="Largest accuracy loss, as a ratio."
 )
 @click.option("--latency-ms", type=MS, help="A hard latency limit.")
+@click.option("--metric", metavar="MODULE:FUNCTION", help="Your own measure of the outputs, for detectors.")
 @output_option
 @threads_option
 @seed_option

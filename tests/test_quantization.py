@@ -57,6 +57,10 @@ def residual() -> Quantizer:
     return Quantizer(residual_model(), INPUTS)
 
 
+def _values(inputs):
+    return inputs.batch(np.arange(len(inputs)))["input"].ravel()
+
+
 def _saved(model, path):
     path.write_bytes(model.SerializeToString())
     return path
@@ -413,11 +417,16 @@ def _judged(name, latency_ms, drop, *, doubt=0.01, kernels=3):
     return Judged(name, latency_ms, None, 0.1, drop, ratio, kernels)
 
 
-def test_the_fastest_of_the_equally_accurate_wins():
+def test_the_best_bargain_wins():
     candidates = [_judged("a", 0.5, 0.004), _judged("b", 0.6, 0.001), _judged("c", 0.55, 0.002)]
     verdict = decide(candidates, Limits(0.01, 1.0), float_accuracy=None)
     assert verdict.winner == "c"
-    assert "expected to lose 0.40 points" in verdict.reasons["a"]
+    assert verdict.reasons["a"] == (
+        "0.91x the winner's latency, expected to lose 0.40 points, the winner 0.20 points"
+    )
+    hardly_faster = [_judged("exact", 0.98, 0.0), _judged("fast", 0.5, 0.003)]
+    assert decide(hardly_faster, Limits(0.01, 1.0), float_accuracy=None).winner == "fast"
+    assert decide(hardly_faster, Limits(0.01, 1.0, 0.99), float_accuracy=None).winner == "exact"
 
 
 def test_float_wins_where_int8_is_slower_or_wrong():
@@ -519,7 +528,7 @@ def test_drawn_samples_are_disjoint_and_balanced():
     labels = np.repeat(np.arange(4), [40, 20, 20, 20])
     inputs = ArrayInputs({"input": np.arange(100, dtype=np.float32)[:, None]}, labels)
     chosen, rest = spread(inputs, 40, seed=3)
-    assert not set(chosen.arrays["input"].ravel()) & set(rest.arrays["input"].ravel())
+    assert not set(_values(chosen)) & set(_values(rest))
     assert np.bincount(chosen.labels).tolist() == [10, 10, 10, 10]
 
 
@@ -538,11 +547,42 @@ def test_options_are_parsed():
         parse_options(mean="a,b", std=None, input_size=None, **given_options)
 
 
-def test_arrays_by_input_name_must_be_complete(tmp_path):
-    np.savez(tmp_path / "x.npz", input=samples(2), labels=np.array([0, 1]))
-    assert len(load_arrays(tmp_path / "x.npz", ["input"])) == 2
-    with pytest.raises(DataError, match="also wants mask"):
-        load_arrays(tmp_path / "x.npz", ["input", "mask"])
+FLOAT32 = {"input": np.dtype(np.float32)}
+
+
+def test_arrays_by_input_name_must_be_complete_and_alike(tmp_path):
+    np.savez(tmp_path / "x.npz", input=np.zeros((2, 3)))
+    loaded = load_arrays(tmp_path / "x.npz", FLOAT32)
+    assert len(loaded) == 2
+    assert loaded.batch([0])["input"].dtype == np.float32
+    with pytest.raises(DataError, match="mask"):
+        load_arrays(tmp_path / "x.npz", {**FLOAT32, "mask": np.dtype(np.int64)})
+    np.savez(tmp_path / "ids.npz", input=np.zeros((2, 3), np.int32))
+    with pytest.raises(DataError, match=r"is float32, .* has int32"):
+        load_arrays(tmp_path / "ids.npz", FLOAT32)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_stay_on_disk_and_carry_what_a_metric_needs(tmp_path, save):
+    values = np.arange(60, dtype=np.float32).reshape(20, 3)
+    save(tmp_path / "x.npz", input=values, boxes=np.arange(20), labels=np.arange(20), other=np.zeros(3))
+    loaded = load_arrays(tmp_path / "x.npz", FLOAT32)
+    assert isinstance(loaded._arrays["input"], np.memmap)
+    few = loaded.subset([3, 5]).subset([1])
+    assert np.array_equal(few.batch([0])["input"], values[[5]])
+    assert {name: array.tolist() for name, array in few.targets([0]).items()} == {"labels": [5], "boxes": [5]}
+    assert few.sha256 == ArrayInputs({"input": values[[5]]}).sha256
+
+
+def test_a_damaged_array_file_is_a_data_error(tmp_path):
+    np.savez(tmp_path / "x.npz", input=np.zeros((200, 30), np.float32))
+    whole = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cannot read"):
+        load_arrays(tmp_path / "cut.npz", FLOAT32)
+    np.savez(tmp_path / "objects.npz", input=np.array([{}], object))
+    with pytest.raises(DataError, match="Python objects"):
+        load_arrays(tmp_path / "objects.npz", FLOAT32)
 
 
 def test_trials_survive_a_cut_off_line(tmp_path):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from edgenas.errors import BudgetNotMetError, DataError, ModelError, UsageError
 from edgenas.pipeline.quantize import divide, quantize
@@ -98,13 +99,17 @@ def test_bad_input_is_refused_before_anything_is_measured(folder, tmp_path):
         _quantize(folder, calibration=tmp_path / "wrong.npz")
 
 
+def _values(inputs):
+    return inputs.batch(np.arange(len(inputs)))["input"].ravel()
+
+
 def test_parts_share_no_sample():
     labels = np.arange(500) % CLASSES
     parts = divide(ArrayInputs({"input": np.arange(500, dtype=np.float32)[:, None]}, labels), seed=1)
-    calibrating, selecting = (set(p.arrays["input"].ravel()) for p in (parts.calibration, parts.selection))
+    calibrating, selecting = (set(_values(p)) for p in (parts.calibration, parts.selection))
     assert len(calibrating) == 300
     assert not calibrating & selecting
-    assert set(parts.screening.arrays["input"].ravel()) <= selecting
+    assert set(_values(parts.screening)) <= selecting
 
 
 def test_one_sample_is_enough_to_try_and_is_warned_about():
@@ -117,3 +122,61 @@ def test_layers_that_a_search_wants_float_are_tried(tmp_path):
     np.savez(tmp_path / "samples.npz", input=samples(16))
     found = _quantize(tmp_path, output=tmp_path / "out.onnx", start_float_layers=["conv0"])
     assert any("searched" in trial.scheme for trial in found.tried)
+
+
+def detector_model():
+    """Two inputs and three outputs, one of them whole numbers: boxes, scores and the best class."""
+    w = ModelWriter()
+    x = w.node("Relu", [w.conv("input", "stem", 3, 32)], "stem_relu")
+    up = w.node("Resize", [x, "", w.constant("scales", np.array([1, 1, 2, 2], np.float32))], "up")
+    x = w.node("Relu", [w.conv(up, "neck", 32, 32)], "neck_relu")
+    boxes = w.node("Mul", [w.conv(x, "boxes", 32, 4), "size"], "scaled")
+    best = w.node("ArgMax", [w.conv(x, "scores", 32, 6)], "best", axis=1)
+    model = w.model(boxes)
+    size = helper.make_tensor_value_info("size", TensorProto.FLOAT, ["N", 1, 1, 1])
+    model.graph.input.append(size)
+    for name, kind in (("scores_out", TensorProto.FLOAT), (best, TensorProto.INT64)):
+        model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    return onnx.shape_inference.infer_shapes(model)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detector")
+    (folder / "float.onnx").write_bytes(detector_model().SerializeToString())
+    sizes = np.random.default_rng(0).uniform(1, 2, (24, 1, 1, 1)).astype(np.float32)
+    np.savez(folder / "samples.npz", input=samples(24), size=sizes, wanted=np.arange(24))
+    (folder / "rating.py").write_text(
+        "import numpy as np\n"
+        "def area(outputs, targets):\n"
+        "    assert targets['wanted'].shape == (1,)\n"
+        "    return np.abs(outputs['scaled_out']).mean(axis=(1, 2, 3))\n"
+        "def whole(outputs, targets):\n"
+        "    return 0.5\n"
+    )
+    return folder
+
+
+def test_a_detector_is_judged_by_the_energy_of_its_outputs_error(detector):
+    found = _quantize(detector, output=detector / "out.onnx", max_drop=0.05)
+    assert found.accuracy is None
+    assert found.int8_output is not None
+    assert min(t.output_distance for t in found.tried if t.output_distance is not None) < 0.2
+    assert not any("points" in trial.reason for trial in found.tried)
+
+
+def test_a_metric_of_the_users_rates_each_sample(detector, monkeypatch):
+    monkeypatch.chdir(detector)
+    found = _quantize(detector, output=detector / "rated.onnx", metric="rating:area", max_drop=1.0)
+    assert found.float_accuracy > 0
+    assert found.accuracy == pytest.approx(found.float_accuracy, rel=0.2)
+    with pytest.raises(UsageError, match="not one finite number for each of the 1 samples") as caught:
+        _quantize(detector, output=detector / "rated.onnx", metric="rating:whole")
+    assert "higher is better" in caught.value.hint
+    for wrong, reason in (
+        ("rating", "not of the form"),
+        ("rating:no", "no function"),
+        ("no_such:x", "import"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            _quantize(detector, metric=wrong)

@@ -18,9 +18,11 @@ from edgenas.progress import say, warn
 from edgenas.quantization.device_scoring import Scorer
 from edgenas.quantization.exploration import Candidate, Explorer
 from edgenas.quantization.inputs import Inputs
+from edgenas.quantization.metric import Metric
 from edgenas.quantization.model_checks import check_quantizable, load_model
 from edgenas.quantization.packing import one_file
 from edgenas.quantization.quantizer import Quantizer
+from edgenas.quantization.reference_run import fixed_batch
 from edgenas.quantization.samples import describe, load_inputs, parse_options, spread, suspicious
 from edgenas.quantization.tournament import Outcome, Tournament
 from edgenas.quantization.trials import TrialStore
@@ -42,6 +44,7 @@ def quantize(
     max_drop: float = 0.01,
     latency_ms: float | None = None,
     output: str | os.PathLike[str] | None = None,
+    metric: str | None = None,
     start_float_layers: Sequence[str] = (),
     threads: int | None = None,
     seed: int = 0,
@@ -64,9 +67,12 @@ def quantize(
         model: a float ONNX file.
         device: the device; the workspace's when None.
         calibration: images, or an ``.npz`` file keyed by the model's inputs; labels help to select.
-        max_drop: largest accuracy loss that is expected, as a ratio.
+        max_drop: largest accuracy loss that is expected, as a ratio. For a model without classes it
+            limits the share of the outputs' energy that is error: 0.01 is 20 dB.
         latency_ms: a hard limit instead of the float model's latency.
         output: where the winner goes; the best int8 model stands beside it as ``OUT-int8.onnx``.
+        metric: ``module:function``, rates the outputs of each sample where they are no classes;
+            ``max_drop`` is then in its unit.
         start_float_layers: layers that a search wants in float; tried as one scheme of many.
         threads: of every run on the device; its profile's when None.
 
@@ -88,9 +94,12 @@ def quantize(
     target = Path(output) if output is not None else path.with_name(f"{path.stem}-quantized.onnx")
     trials = target.with_suffix(".trials")
     source, parts = one_file(loaded, path, trials), divide(samples, seed)
+    store, rating = TrialStore(trials / "trials.jsonl"), Metric(metric) if metric is not None else None
     with (
         connect(profile) as agent,
-        Scorer(agent, TrialStore(trials / "trials.jsonl"), source, threads or agent.threads) as scorer,
+        Scorer(
+            agent, store, source, threads or agent.threads, metric=rating, batch=fixed_batch(loaded) or 1
+        ) as scorer,
     ):
         facts = {"device": profile.id, "environment": agent.environment.fingerprint()}
         quantizer = Quantizer(loaded, parts.calibration, facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,12 @@ from edgenas.quantization.outputs import OutputScore
 # Of the samples whose class changes, the share by which wrong changes outnumber right ones for a
 # classifier that is mostly right; only its order of magnitude matters, because the labels correct it.
 LOSS_PER_FLIP = 0.4
-MATERIAL_SHARE = 0.25  # of max_drop: estimated drops closer than this do not decide, latency does
+WORTH_OF_MAX_DROP = 2.0  # the factor in speed that the loss of all of max_drop must bring
+WITHIN_LIMIT = 0.1  # weight of speed where a latency limit is met anyway
+SMALLEST_DROP = 1e-3
 SAME_LATENCY = 1.02  # latencies within this factor are one: no device repeats itself better
 TRIMMED = 0.2  # of the passes on either side
+Unit = Literal["accuracy", "outputs", "metric"]
 CONFIDENCE = 0.95  # that no candidate is called faster than float which is not
 
 
@@ -73,9 +77,8 @@ class Judged:
     """What is known about a candidate when the decision is made.
 
     Attributes:
-        accuracy: on the selection samples; None without labels.
-        estimated_drop: expected loss of accuracy (ratio), from labels and output distance together;
-            for models without classes the relative output distance.
+        accuracy: on the selection samples, or the metric's mean; None without labels and metric.
+        estimated_drop: expected loss in the unit of the limits, see ``estimated_drop``.
         against_float: its latency over float's.
         integer_kernels: how many kernels the device runs on 8-bit integers; None where it cannot tell.
     """
@@ -96,11 +99,24 @@ class Judged:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the winner must keep to; ``latency_ms`` None means no slower than float."""
+    """What the winner must keep to; ``latency_ms`` None means no slower than float.
+
+    Attributes:
+        unit: of ``max_drop`` and the estimated drops: ratios of accuracy, the outputs' energy that is
+            error (models without classes), or what the user's metric counts in.
+    """
 
     max_drop: float
     float_latency_ms: float
     latency_ms: float | None = None
+    unit: Unit = "accuracy"
+
+    def shown(self, drop: float) -> str:
+        """A drop for people."""
+        if self.unit == "metric":
+            return f"{drop:.4g} of the metric"
+        what = "points" if self.unit == "accuracy" else "% of the outputs' energy"
+        return f"{100 * drop:.2f} {what}"
 
     @property
     def allowed_ms(self) -> float:
@@ -122,11 +138,12 @@ def estimated_drop(
     """Expected drop of accuracy against the reference.
 
     The paired difference on the labels is unbiased but noisy where samples are few; what the output
-    distance lets expect is steady but biased. Each weighs by the inverse of its variance.
+    distance lets expect is steady but biased. Each weighs by the inverse of its variance. A model
+    without classes loses what the energy of its outputs' error is of the outputs' own.
     """
     expected = LOSS_PER_FLIP * score.flips
     if not score.predictions:
-        return score.distance
+        return score.squared_error
     if labels is None:
         return expected
     lost, won = changes(score.predictions, reference, labels)
@@ -152,13 +169,13 @@ def paired_p_value(lost: int, won: int) -> float:
 
 
 def decide(candidates: Sequence[Judged], limits: Limits, *, float_accuracy: float | None) -> Verdict:
-    """Of those within both limits the most accurate; among equally accurate ones the fastest, and
-    among equally fast ones of those the most accurate. None wins that is not faster than float beyond
+    """Of those within both limits the best bargain. None wins that is not faster than float beyond
     doubt, or that has no kernel which runs on integers.
 
-    Estimated drops that differ by less than a quarter of ``max_drop`` count as equal. Where no
-    candidate is within the limits float wins, but for a latency limit that float misses, too: then the
-    fastest accurate one does. The best int8 is otherwise the one that comes nearest to the limits.
+    Using up all of ``max_drop`` must pay with twice the speed, a part of it with as much less. Where a
+    latency limit is given, what is faster than it counts for little more and accuracy for the rest.
+    Where no candidate is within the limits float wins, but for a latency limit that float misses, too:
+    then the fastest accurate one does. The best int8 is otherwise the one nearest to the limits.
     """
     reasons = {c.name: _why_out(c, limits) for c in candidates}
     allowed = [c for c in candidates if not reasons[c.name]]
@@ -169,16 +186,18 @@ def decide(candidates: Sequence[Judged], limits: Limits, *, float_accuracy: floa
         return Verdict(
             None if fastest is None else fastest.name, None if best is None else best.name, reasons
         )
-    best_drop = min(c.estimated_drop for c in allowed)
-    equal = [c for c in allowed if c.estimated_drop <= best_drop + MATERIAL_SHARE * limits.max_drop]
-    least_ms = min(c.latency_ms for c in equal)
-    winner = min(
-        (c for c in equal if c.latency_ms <= SAME_LATENCY * least_ms), key=lambda c: c.estimated_drop
-    )
+    winner = min(allowed, key=lambda c: _cost(c, limits))
     for candidate in allowed:
-        reasons[candidate.name] = _why_lost(candidate, winner, candidate in equal)
+        reasons[candidate.name] = _why_lost(candidate, winner, limits)
     reasons[winner.name] = _why_won(winner, limits, float_accuracy)
     return Verdict(winner.name, winner.name, reasons)
+
+
+def _cost(candidate: Judged, limits: Limits) -> float:
+    """What both losses together are worth, in logarithms of latency."""
+    weight = 1.0 if limits.latency_ms is None else WITHIN_LIMIT
+    lost = candidate.estimated_drop / max(limits.max_drop, SMALLEST_DROP)
+    return weight * math.log(candidate.latency_ms) + math.log(WORTH_OF_MAX_DROP) * lost
 
 
 def _fastest_accurate(candidates: Sequence[Judged], limits: Limits) -> Judged | None:
@@ -197,8 +216,8 @@ def _why_out(candidate: Judged, limits: Limits) -> str:
         what = "float's" if limits.latency_ms is None else "the limit of"
         return f"slower: {candidate.latency_ms:.3g} ms, {what} {limits.allowed_ms:.3g} ms"
     if candidate.estimated_drop > limits.max_drop:
-        lost, most = 100 * candidate.estimated_drop, 100 * limits.max_drop
-        return f"expected to lose {lost:.2f} points, more than {most:.2g}"
+        lost, most = limits.shown(candidate.estimated_drop), limits.shown(limits.max_drop)
+        return f"expected to lose {lost}, more than {most}"
     if not candidate.pays:
         found = candidate.against_float
         what = "slower than float" if found.low > 1.0 else "not faster than float beyond doubt"
@@ -206,12 +225,10 @@ def _why_out(candidate: Judged, limits: Limits) -> str:
     return ""
 
 
-def _why_lost(candidate: Judged, winner: Judged, equal: bool) -> str:
-    if equal:
-        return f"as accurate, but {candidate.latency_ms / winner.latency_ms:.2f}x the winner's latency"
+def _why_lost(candidate: Judged, winner: Judged, limits: Limits) -> str:
     return (
-        f"expected to lose {100 * candidate.estimated_drop:.2f} points, "
-        f"the winner {100 * winner.estimated_drop:.2f}"
+        f"{candidate.latency_ms / winner.latency_ms:.2f}x the winner's latency, expected to lose "
+        f"{limits.shown(candidate.estimated_drop)}, the winner {limits.shown(winner.estimated_drop)}"
     )
 
 
@@ -220,9 +237,9 @@ def _why_won(winner: Judged, limits: Limits, float_accuracy: float | None) -> st
     known = (
         ""
         if float_accuracy is None or winner.accuracy is None
-        else (f", accuracy {winner.accuracy:.4f} against {float_accuracy:.4f}")
+        else (f", {limits.unit} {winner.accuracy:.4f} against {float_accuracy:.4f}")
     )
-    return f"{speed:.2f}x as fast as float{known}, expected to lose {100 * winner.estimated_drop:.2f} points"
+    return f"{speed:.2f}x as fast as float{known}, expected to lose {limits.shown(winner.estimated_drop)}"
 
 
 def _excess(candidate: Judged, limits: Limits) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +13,9 @@ import numpy as np
 from edgenas.errors import MeasurementError
 from edgenas.measuring import Agent
 from edgenas.quantization.inputs import Inputs
+from edgenas.quantization.metric import Metric
 from edgenas.quantization.outputs import Outputs, OutputScore, ReferenceOutputs
+from edgenas.quantization.schemes import replaced
 from edgenas.quantization.trials import TrialStore, key_of
 from edgenas.records import KernelTrace, LatencyStatistics, NetworkLatency, Record
 
@@ -34,16 +37,23 @@ class Scorer:
     Args:
         float_model: the file of the float model.
         threads: of every run on the device.
+        metric: rates outputs where their classes do not say how good they are.
+        batch: how many samples the model takes at once.
     """
 
-    def __init__(self, agent: Agent, store: TrialStore, float_model: Path, threads: int) -> None:
+    def __init__(
+        self, agent: Agent, store: TrialStore, float_model: Path, threads: int, *,
+        metric: Metric | None = None, batch: int = 1,
+    ) -> None:  # fmt: skip
         self.agent, self.store, self.threads = agent, store, threads
+        self.metric, self.batch = metric, batch
         self._temporary = tempfile.TemporaryDirectory(prefix="edgenas-quantize-")
         self.folder = Path(self._temporary.name)
         self.float_model = float_model
         self.float_sha256 = agent.ship(float_model)
         self._shards: dict[str, list[dict[str, str]]] = {}
         self._references: dict[str, ReferenceOutputs] = {}
+        self._ratings: dict[str, tuple[float, ...]] = {}  # the float model's, by samples
 
     def __enter__(self) -> Scorer:
         return self
@@ -61,40 +71,57 @@ class Scorer:
         """
         if samples.sha256 not in self._references:
             folder = self.folder / "reference" / samples.sha256[:16]
-            outputs = self.outputs(self.float_sha256, samples)
-            self._references[samples.sha256] = ReferenceOutputs(folder, outputs)
+            ratings: list[float] = []
+            with closing(self.outputs(self.float_sha256, samples)) as outputs:
+                rated = self._rated(outputs, samples, ratings)
+                self._references[samples.sha256] = ReferenceOutputs(folder, rated)
+            self._ratings[samples.sha256] = tuple(ratings)
         return self._references[samples.sha256]
 
-    def reference_classes(self, samples: Inputs) -> tuple[int, ...]:
-        """The class that the float model gives each sample on the device; empty for other models."""
-        key = self._key("classes", self.float_sha256, samples.sha256)
-        known = self.store.get(key, _Classes)
+    def baseline(self, samples: Inputs) -> Baseline:
+        """How good the float model is on the device."""
+        key = self._score_key("baseline", self.float_sha256, samples.sha256)
+        known = self.store.get(key, Baseline)
         if known is None:
             reference = self.reference(samples)
-            known = _Classes(classes=tuple(reference.predictions) if reference.classifies else ())
+            known = Baseline(
+                classes=tuple(reference.predictions) if reference.classifies else (),
+                ratings=self._ratings[samples.sha256],
+            )
             self.store.put(key, known, note="float model")
-        return known.classes
+        return known
 
     def score(self, model: Path, samples: Inputs, *, name: str, optimized: bool = True) -> Answer:
         """The candidate's outputs on the device against the float model's; a failure is an answer."""
         content = self.agent.ship(model)
-        key = self._key("score", content, self.float_sha256, samples.sha256, optimized)
+        key = self._score_key("score", content, self.float_sha256, samples.sha256, optimized)
         known = self.store.get(key, Answer)
         if known is not None:
             return known
         reference = self.reference(samples)
         try:
-            outputs = self.outputs(content, samples, optimized=optimized)
-            answer = Answer(score=reference.score(outputs))
+            ratings: list[float] = []
+            with closing(self.outputs(content, samples, optimized=optimized)) as outputs:
+                score = reference.score(self._rated(outputs, samples, ratings))
+            answer = Answer(score=replaced(score, ratings=tuple(ratings)))
         except MeasurementError as error:
             answer = Answer(error=error.reason or error.message)
         self.store.put(key, answer, note=name)
         return answer
 
-    def outputs(self, content: str, samples: Inputs, *, optimized: bool = True) -> Iterator[Outputs]:
+    def outputs(self, content: str, samples: Inputs, *, optimized: bool = True) -> Generator[Outputs]:
         """The outputs of a shipped model, batch by batch."""
         for shard in self._shipped(samples):
             yield from self.agent.evaluate(content, shard, threads=self.threads, optimized=optimized)
+
+    def _rated(self, batches: Iterable[Outputs], samples: Inputs, ratings: list[float]) -> Iterator[Outputs]:
+        """The batches as they come; the metric's ratings are added to ``ratings`` on the way."""
+        for number, outputs in enumerate(batches):
+            if self.metric is not None:
+                start = number * self.batch
+                indices = np.arange(start, min(start + self.batch, len(samples)))
+                ratings.extend(self.metric(outputs, samples.targets(indices), len(indices)))
+            yield outputs
 
     def latencies(
         self, models: Sequence[Path], *, purpose: str, rounds: int, paired: bool = False
@@ -149,6 +176,9 @@ class Scorer:
             self.store.put(key, known, note="structure")
         return known
 
+    def _score_key(self, *parts: object) -> str:
+        return self._key(*parts, self.metric.sha256 if self.metric is not None else "")
+
     def _key(self, *parts: object) -> str:
         return key_of(self.agent.profile.id, self.agent.environment.fingerprint(), self.threads, *parts)
 
@@ -156,7 +186,7 @@ class Scorer:
         if samples.sha256 not in self._shards:
             self._shards[samples.sha256] = [
                 self._ship_shard(samples, start, size)
-                for size in [_shard_size(samples)]
+                for size in [_shard_size(samples, self.batch)]
                 for start in range(0, len(samples), size)
             ]
         return self._shards[samples.sha256]
@@ -171,17 +201,21 @@ class Scorer:
         return shipped
 
 
-class _Classes(Record):
+class Baseline(Record):
+    """The float model's classes, empty where it has none, and ratings, empty without a metric."""
+
     classes: tuple[int, ...]
+    ratings: tuple[float, ...] = ()
 
 
 class _Batch(Record):
     latencies: tuple[NetworkLatency, ...]
 
 
-def _shard_size(samples: Inputs) -> int:
+def _shard_size(samples: Inputs, batch: int) -> int:
+    """Whole batches of about ``SHARD_BYTES``."""
     one = sum(array.nbytes for array in samples.batch([0]).values())
-    return max(1, SHARD_BYTES // max(one, 1))
+    return max(1, SHARD_BYTES // max(one * batch, 1)) * batch
 
 
 def latency_of(latency: NetworkLatency) -> float | None:

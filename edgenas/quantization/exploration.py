@@ -24,6 +24,7 @@ from edgenas.quantization.outputs import OutputScore
 from edgenas.quantization.packing import write_model
 from edgenas.quantization.placement import GATES
 from edgenas.quantization.quantizer import Quantizer
+from edgenas.quantization.samples import spread
 from edgenas.quantization.schemes import (
     CALIBRATIONS,
     QuantizationScheme,
@@ -31,21 +32,29 @@ from edgenas.quantization.schemes import (
     replaced,
     with_float_layers,
 )
-from edgenas.quantization.segments import segments_of
+from edgenas.quantization.segments import Segment, segments_of
 from edgenas.quantization.sensitivity import squared_errors
 from edgenas.quantization.trials import key_of
 from edgenas.records import KernelTrace, NetworkLatency
 
+FLOAT_ROUNDS = 4
+SCREENING_SECONDS = 2.0  # of the float model's time, for each candidate
+FEWEST_SCREENING = 12
 SCREENING_ROUNDS = 12
 FINAL_PASSES, FINAL_ROUNDS = 8, 6  # between two looks at what they say
 FINAL_LOOKS = 3
+FINAL_SECONDS = 90.0  # after which another look is not begun; what is undecided then stays float
 AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
 MUCH_NEARER = 0.6  # a slower scheme is looked at further where its distance is below this factor
 SATURATING = 1.5  # times the distance that the operators' definition gives
 WORTH_IT = 0.98  # a correction must bring outputs this much nearer
+SENSITIVITY_SECONDS = 20.0  # of the float model's time, for all segments
+FEWEST_SENSITIVE, MOST_SENSITIVE = 4, 24  # samples
 FEWEST_SEGMENTS = 3
 MIXTURES = 5
-FORMAT = 1  # of what a candidate's bytes depend on beside scheme and inputs; raised when code changes them
+ATTENTION = frozenset({"Softmax", "LayerNormalization", "Erf", "Gelu"})
+"""What transformers have: sums there carry outliers that 8 bits do not hold."""
+FORMAT = 2  # of what a candidate's bytes depend on beside scheme and inputs; raised when code changes them
 
 
 @dataclass
@@ -94,11 +103,24 @@ class Explorer:
         self.candidates: dict[str, Candidate] = {}
         self.float_latency_ms = float("nan")
 
+    def measure_float(self) -> None:
+        """How long float takes decides how many samples the exploration can afford.
+
+        Raises:
+            ModelError: the device cannot run the float model.
+        """
+        self.measure([], "float", rounds=FLOAT_ROUNDS)
+        count = int(1e3 * SCREENING_SECONDS / self.float_latency_ms)
+        if count < len(self.screening):
+            self.screening = spread(self.screening, max(count, FEWEST_SCREENING), 0)[0]
+
     def types(self, task: Task, float_layers: Sequence[str] = ()) -> list[Candidate]:
         """Measures the integer types, and with ``float_layers`` the search's own proposal."""
         schemes = list(first_schemes())
         if any(node.op_type in GATES for node in self.quantizer.graph.nodes):
             schemes.append(replaced(schemes[0], integer_gates=False))
+        if any(node.op_type in ATTENTION for node in self.quantizer.graph.nodes):
+            schemes.append(replaced(schemes[0], integer_sums=False))
         if float_layers:
             schemes.append(replaced(schemes[0], float_layers=tuple(float_layers), label="searched"))
         candidates = []
@@ -171,7 +193,7 @@ class Explorer:
                 purpose = f"final pass {number}"
                 passes.append(self.scorer.latencies(paths, purpose=purpose, rounds=FINAL_ROUNDS, paired=True))
             ratios = self._ratios(candidates, passes)
-            if all(ratio.decided for ratio in ratios.values()):
+            if all(ratio.decided for ratio in ratios.values()) or _spent_s(passes) > FINAL_SECONDS:
                 break
         return ratios
 
@@ -239,7 +261,7 @@ class Explorer:
         except MeasurementError as error:
             warn(f"mixed precision is left out: {error.message}")
             return []
-        errors = squared_errors(self.quantizer, scheme, segments, self.screening)
+        errors = self._sensitivity(scheme, segments)
         integer = self.quantizer.placement(scheme).integer
         everything = [any(name in integer for name in segment.nodes) for segment in segments]
         mixtures = []
@@ -253,6 +275,12 @@ class Explorer:
             task.advance(note=mixtures[-1].name)
         self.measure([c for c in mixtures if c.error is None], f"mixtures of {scheme.name}")
         return mixtures
+
+    def _sensitivity(self, scheme: QuantizationScheme, segments: Sequence[Segment]) -> list[float]:
+        """Each segment's error, on the device: its kernels may round and saturate as no other's do."""
+        affordable = int(1e3 * SENSITIVITY_SECONDS / self.float_latency_ms / len(segments))
+        few = spread(self.screening, min(max(affordable, FEWEST_SENSITIVE), MOST_SENSITIVE), 0)[0]
+        return squared_errors(self.quantizer, self.scorer, scheme, segments, samples=few, folder=self.folder)
 
     def _traces(self, base: Candidate) -> tuple[KernelTrace, KernelTrace]:
         """Kernels of the prepared float model and of ``base`` on the device."""
@@ -278,6 +306,12 @@ def _rounds(passes: Sequence[NetworkLatency]) -> list[tuple[float, ...]] | None:
     """Each pass's rounds in ms; None where the model failed in one."""
     rounds = [one.statistics.rounds_ms for one in passes if one.statistics is not None]
     return rounds if len(rounds) == len(passes) else None
+
+
+def _spent_s(passes: Sequence[Sequence[NetworkLatency]]) -> float:
+    """About how long the passes took: repeated from what they measured, not from the clock."""
+    measured = [one.statistics for models in passes for one in models if one.statistics is not None]
+    return sum(found.latency_ms * found.runs for found in measured) / 1e3
 
 
 def _error(passes: Sequence[NetworkLatency]) -> str | None:

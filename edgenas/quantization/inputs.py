@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +13,12 @@ import numpy.typing as npt
 
 from edgenas.datasets import ImageSet, Preprocessing, preprocess
 from edgenas.errors import DataError
+from edgenas.quantization.array_file import ArrayFile
 
 Batch = dict[str, npt.NDArray[Any]]
 
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)  # what a damaged .npz raises
+ALIKE = {"f": "f", "i": "iu", "u": "iu", "b": "b"}  # kinds of numbers that may stand for one another
+HASHED_ROWS = 64  # at once, so that hashing stays within bounded memory
 
 
 class Inputs(ABC):
@@ -32,6 +32,10 @@ class Inputs(ABC):
     @abstractmethod
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
         """The arrays of these samples by input name, the samples along axis 0."""
+
+    def targets(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
+        """What is known of these samples beside the inputs, for a metric: their labels, at least."""
+        return {} if self.labels is None else {"labels": self.labels[np.asarray(indices, np.int64)]}
 
     @abstractmethod
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Inputs:
@@ -81,59 +85,101 @@ class ImageInputs(Inputs):
 
 
 class ArrayInputs(Inputs):
-    """Ready arrays by input name, the samples along axis 0."""
+    """Ready arrays by input name, the samples along axis 0; they may lie on disk.
+
+    Args:
+        labels: class of each sample, where known.
+        targets: what else is known of each sample, for a metric.
+        chosen: which samples these are; all where None.
+        dtypes: what the arrays are fed as; what they are where None.
+        source: the file that the arrays are mapped from, kept alive.
+    """
 
     def __init__(
-        self, arrays: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None = None
-    ) -> None:
-        counts = {name: len(array) for name, array in arrays.items()}
+        self, arrays: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None = None, *,
+        targets: Mapping[str, npt.NDArray[Any]] | None = None, chosen: npt.NDArray[np.int64] | None = None,
+        dtypes: Mapping[str, np.dtype[Any]] | None = None, source: ArrayFile | None = None,
+    ) -> None:  # fmt: skip
+        known = {**({} if labels is None else {"labels": labels}), **(targets or {})}
+        counts = {name: len(array) for name, array in {**arrays, **known}.items()}
         if len(set(counts.values())) != 1:
-            raise DataError(f"the inputs have different numbers of samples: {counts}")
-        self.arrays, self.labels = dict(arrays), labels
+            raise DataError(f"the arrays have different numbers of samples: {counts}")
+        self._arrays, self._known, self._all_labels = dict(arrays), known, labels
+        self._dtypes = dtypes or {name: array.dtype for name, array in arrays.items()}
+        self._source = source
+        self._sha256: str | None = None
+        self._chosen = np.arange(next(iter(counts.values()))) if chosen is None else chosen
+        self.labels = None if labels is None else labels[self._chosen]
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return len(self._chosen)
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
-        chosen = np.asarray(indices, np.int64)
-        return {name: np.ascontiguousarray(array[chosen]) for name, array in self.arrays.items()}
+        rows = _rows(self._arrays, self._chosen[np.asarray(indices, np.int64)])
+        return {name: array.astype(self._dtypes[name], copy=False) for name, array in rows.items()}
+
+    def targets(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
+        return _rows(self._known, self._chosen[np.asarray(indices, np.int64)])
 
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> ArrayInputs:
-        chosen = np.asarray(indices, np.int64)
-        labels = None if self.labels is None else self.labels[chosen]
-        return ArrayInputs({name: array[chosen] for name, array in self.arrays.items()}, labels)
+        chosen = self._chosen[np.asarray(indices, np.int64)]
+        return ArrayInputs(
+            self._arrays, self._all_labels, targets=self._known, chosen=chosen, dtypes=self._dtypes
+        )
 
     @property
     def sha256(self) -> str:
-        digest = hashlib.sha256()
-        for name in sorted(self.arrays):
-            digest.update(repr((name, self.arrays[name].dtype.str, self.arrays[name].shape)).encode())
-            digest.update(np.ascontiguousarray(self.arrays[name]).tobytes())
-        return digest.hexdigest()
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            for name in sorted(self._arrays):
+                array = self._arrays[name]
+                digest.update(repr((name, array.dtype.str, (len(self), *array.shape[1:]))).encode())
+                for start in range(0, len(self), HASHED_ROWS):
+                    rows = self._chosen[start : start + HASHED_ROWS]
+                    digest.update(np.ascontiguousarray(array[rows]).tobytes())
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    @property
+    def description(self) -> str:
+        """Name, type and shape of each input, for people."""
+        return ", ".join(f"{name} {array.dtype} {array.shape[1:]}" for name, array in self._arrays.items())
 
 
-def load_arrays(path: Path, wanted: Sequence[str]) -> ArrayInputs:
-    """The arrays of an ``.npz`` file keyed by the model's input names; ``labels`` may stand beside them.
+def _rows(arrays: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]) -> Batch:
+    return {name: np.ascontiguousarray(array[rows]) for name, array in arrays.items()}
+
+
+def load_arrays(path: Path, wanted: Mapping[str, np.dtype[Any]]) -> ArrayInputs:
+    """The arrays of an ``.npz`` file keyed by the model's input names, as what the model wants.
+
+    ``labels`` may stand beside them, and any other array with a row for each sample: a metric gets it.
+
+    Args:
+        wanted: type of each input.
 
     Raises:
-        DataError: the file is damaged, or an input is missing.
+        DataError: the file is damaged, or an input is missing or of another kind.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
-            arrays = {name: opened[name] for name in opened.files}
-    except UNREADABLE as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    missing = [name for name in wanted if name not in arrays]
+    file = ArrayFile(path)
+    missing = [name for name in wanted if name not in file.names]
     if missing:
         raise DataError(
-            f"{path} has {', '.join(sorted(arrays))}; the model also wants {', '.join(missing)}",
+            f"{path} has {', '.join(sorted(file.names))}; the model also wants {', '.join(missing)}",
             hint="an .npz file for a model with several inputs is keyed by their names",
         )
-    empty = [name for name in wanted if arrays[name].ndim == 0 or len(arrays[name]) == 0]
+    arrays = {name: file.array(name) for name in wanted}
+    empty = [name for name, array in arrays.items() if array.ndim == 0 or len(array) == 0]
     if empty:
         raise DataError(f"{path} has no samples for the input {empty[0]}")
-    labels = arrays["labels"].astype(np.int64) if "labels" in arrays else None
-    return ArrayInputs({name: arrays[name] for name in wanted}, labels)
+    for name, array in arrays.items():
+        if array.dtype.kind not in ALIKE.get(wanted[name].kind, wanted[name].kind):
+            raise DataError(f"the model's input '{name}' is {wanted[name]}, {path} has {array.dtype}")
+    labels = file.array("labels").astype(np.int64) if "labels" in file.names else None
+    count = len(next(iter(arrays.values())))
+    others = {name: file.array(name) for name in file.names if name not in {*wanted, "labels"}}
+    targets = {name: array for name, array in others.items() if array.ndim and len(array) == count}
+    return ArrayInputs(arrays, labels, targets=targets, dtypes=wanted, source=file)
 
 
 def is_keyed_by_inputs(path: Path, names: Sequence[str]) -> bool:
@@ -141,7 +187,6 @@ def is_keyed_by_inputs(path: Path, names: Sequence[str]) -> bool:
     if path.suffix != ".npz" or not path.is_file():
         return False
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
-            return bool(set(opened.files) & set(names))
-    except UNREADABLE:
+        return bool(set(ArrayFile(path).names) & set(names))
+    except DataError:
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -120,8 +121,8 @@ def check_shapes(model: onnx.ModelProto, path: Path) -> None:
             raise ModelError(f"{path}: the input '{value.name}' is not a tensor")
         dimensions = value.type.tensor_type.shape.dim
         for position, dimension in enumerate(dimensions):
-            if position > 0 and not dimension.HasField("dim_value"):
-                shown = [d.dim_value or d.dim_param or "?" for d in dimensions]
+            if position > 0 and known_size(dimension) is None:
+                shown = [known_size(d) or d.dim_param or "?" for d in dimensions]
                 raise ModelError(
                     f"{path}: dimension {position} of the input '{value.name}' {shown} is dynamic; "
                     "only the batch may be",
@@ -129,10 +130,23 @@ def check_shapes(model: onnx.ModelProto, path: Path) -> None:
                 )
 
 
+def known_size(dimension: onnx.TensorShapeProto.Dimension) -> int | None:
+    """The size of a dimension; None where it is symbolic, which some exporters write as -1."""
+    return int(dimension.dim_value) if dimension.dim_value > 0 else None
+
+
 def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs that a caller feeds: those without an initializer of the same name."""
     given = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in given]
+
+
+def input_types(model: onnx.ModelProto) -> dict[str, np.dtype[Any]]:
+    """The type of the numbers that each input takes."""
+    return {
+        value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        for value in real_inputs(model)
+    }
 
 
 def tensors_of(graph: onnx.GraphProto) -> Iterable[onnx.TensorProto]:
@@ -164,7 +178,8 @@ def _parse(path: Path) -> onnx.ModelProto:
 def _fixing_command(path: Path, name: str, parameter: str, shown: list[object]) -> str:
     tool = "python -m onnxruntime.tools.make_dynamic_shape_fixed"
     fixed = path.with_name(f"{path.stem}-fixed.onnx")
-    if parameter:
+    names = {d for i, d in enumerate(shown) if i > 0 and isinstance(d, str)}
+    if parameter and names == {parameter}:
         return f"fix it: {tool} --dim_param {parameter} --dim_value SIZE {path} {fixed}"
     sizes = ",".join("1" if i == 0 else str(d) if isinstance(d, int) else "SIZE" for i, d in enumerate(shown))
     return f"fix it: {tool} --input_name {name} --input_shape {sizes} {path} {fixed}"

@@ -21,20 +21,28 @@ class OutputScore(Record):
 
     Attributes:
         errors: squared L2 distance to the reference of each sample, relative to the mean squared
-            norm of the reference over all samples, averaged over the outputs.
+            norm of the reference over all samples, averaged over the outputs. Of an output of
+            integers it is the share that differs; of one whose shape differs, 1.
         predictions: the class of each sample; empty where the model is no classifier.
         flip_probabilities: chance that the error changed the class of each sample, from the margin
             between the reference's two best classes and the size of the error.
+        ratings: of each sample by the user's metric, where there is one.
     """
 
     errors: tuple[float, ...]
     predictions: tuple[int, ...] = ()
     flip_probabilities: tuple[float, ...] = ()
+    ratings: tuple[float, ...] = ()
 
     @property
     def distance(self) -> float:
         """Relative L2 distance over all samples."""
-        return float(np.sqrt(np.mean(self.errors))) if self.errors else 0.0
+        return float(np.sqrt(self.squared_error))
+
+    @property
+    def squared_error(self) -> float:
+        """Energy of the error over that of the outputs: 0.01 is a signal-to-noise ratio of 20 dB."""
+        return float(np.mean(self.errors)) if self.errors else 0.0
 
     @property
     def flips(self) -> float:
@@ -98,13 +106,25 @@ class ReferenceOutputs:
 
     def _relative_errors(self, reference: Outputs, outputs: Outputs) -> list[float]:
         total = np.zeros(_length(reference))
-        for name, array in _floats(reference):
-            difference = array - np.asarray(outputs[name], np.float64)
-            squared = np.nan_to_num(difference**2, nan=np.inf, posinf=np.inf)
-            per_sample = squared.reshape(len(total), -1).sum(axis=1)
-            total += np.minimum(per_sample, 1e30) / max(self._norms[name] / self.samples, 1e-30)
-        listed: list[float] = (total / max(len(self._norms), 1)).tolist()
+        for name, array in reference.items():
+            total += self._relative_error(name, np.asarray(array), np.asarray(outputs[name]), len(total))
+        listed: list[float] = (total / max(len(reference), 1)).tolist()
         return listed
+
+    def _relative_error(
+        self, name: str, reference: npt.NDArray[Any], output: npt.NDArray[Any], samples: int
+    ) -> Doubles:
+        """Of each sample; an output without an axis of samples gives all of them the same."""
+        if reference.shape != output.shape:
+            return np.ones(samples)
+        rows = samples if reference.ndim and len(reference) == samples else 1
+        if reference.dtype.kind != "f":
+            differs = (reference != output).reshape(rows, -1)
+            return np.broadcast_to(differs.mean(axis=1) if differs.size else np.zeros(rows), (samples,))
+        difference = reference.astype(np.float64) - output.astype(np.float64)
+        squared = np.nan_to_num(difference**2, nan=np.inf, posinf=np.inf).reshape(rows, -1).sum(axis=1)
+        whole = max(self._norms[name] / self.samples, 1e-30) * (samples / rows)
+        return np.broadcast_to(np.minimum(squared, 1e30) / whole, (samples,))
 
 
 def flip_probabilities(reference: Doubles, candidate: Doubles) -> Doubles:
@@ -139,4 +159,5 @@ def _floats(outputs: Outputs) -> Iterator[tuple[str, Doubles]]:
 
 
 def _length(outputs: Outputs) -> int:
-    return len(next(iter(outputs.values())))
+    first = np.asarray(next(iter(outputs.values())))
+    return len(first) if first.ndim else 1

@@ -16,7 +16,7 @@ WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 COMPUTING = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
 MOVING = frozenset(
     {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad", "Split",
-     "DepthToSpace", "SpaceToDepth"}
+     "DepthToSpace", "SpaceToDepth", "Resize"}
 )  # fmt: skip
 GATES = frozenset({"HardSigmoid", "HardSwish"})
 CLAMPS = frozenset({"Relu", "Clip"})
@@ -83,10 +83,12 @@ def vanishing_clamp(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None
 
 def _supported(graph: Graph, node: onnx.NodeProto, scheme: QuantizationScheme) -> bool:
     check = _CHECKS.get(node.op_type)
+    if node.op_type in COMPUTING and not scheme.integer_sums:
+        return False
     if check is not None:
         return check(graph, node)
     if node.op_type in GATES:
-        return scheme.integer_gates and gate_line(node)[0] > 0
+        return scheme.integer_gates and scheme.integer_sums and gate_line(node)[0] > 0
     return node.op_type in COMPUTING | MOVING
 
 
@@ -123,6 +125,11 @@ def _pad(graph: Graph, node: onnx.NodeProto) -> bool:
     return zero and attribute(node, "mode", b"constant") == b"constant"
 
 
+def _resize(_: Graph, node: onnx.NodeProto) -> bool:
+    """Repeats values; interpolation would compute new ones."""
+    return bool(attribute(node, "mode", b"nearest") == b"nearest")
+
+
 def _max_pool(_: Graph, node: onnx.NodeProto) -> bool:
     return len(node.output) == 1
 
@@ -130,6 +137,7 @@ def _max_pool(_: Graph, node: onnx.NodeProto) -> bool:
 _CHECKS: dict[str, Callable[[Graph, onnx.NodeProto], bool]] = {
     "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "Add": _float_constants, "Mul": _float_constants,
     "Concat": _float_constants, "Pad": _pad, "MaxPool": _max_pool,
+    "Resize": _resize,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import onnx
 from edgenas.errors import DataError, ModelError
 from edgenas.quantization.graph import copy_model
 from edgenas.quantization.inputs import Batch, Inputs
-from edgenas.quantization.model_checks import real_inputs
+from edgenas.quantization.model_checks import known_size, real_inputs
 from edgenas.quantization.runtime_errors import onnxruntime_errors
 
 BATCH_BYTES = 48 * 2**20
@@ -62,8 +62,8 @@ def fixed_batch(model: onnx.ModelProto) -> int | None:
     """The batch size that the model's inputs demand; None where it is symbolic."""
     for value in real_inputs(model):
         dimensions = value.type.tensor_type.shape.dim
-        if dimensions and dimensions[0].HasField("dim_value"):
-            return int(dimensions[0].dim_value)
+        if dimensions and known_size(dimensions[0]) is not None:
+            return known_size(dimensions[0])
     return None
 
 

@@ -19,7 +19,7 @@ from edgenas.datasets import (
 )
 from edgenas.errors import DataError, ModelError, UsageError
 from edgenas.quantization.inputs import ArrayInputs, ImageInputs, Inputs, is_keyed_by_inputs, load_arrays
-from edgenas.quantization.model_checks import real_inputs
+from edgenas.quantization.model_checks import input_types, real_inputs
 from edgenas.quantization.reference_run import check_feed
 from edgenas.records import Record
 
@@ -73,7 +73,7 @@ def load_inputs(
     """
     names = [value.name for value in real_inputs(model)]
     if is_keyed_by_inputs(Path(spec), names):
-        arrays: Inputs = load_arrays(Path(spec), names)
+        arrays: Inputs = load_arrays(Path(spec), input_types(model))
     else:
         if len(names) != 1:
             raise DataError(
@@ -181,7 +181,7 @@ def describe(inputs: Inputs) -> str:
         normalised = f"(x / {p.scale:g} - {list(p.mean)}) / {list(p.std)}"
         return f"{p.height}x{p.width} {p.channels} {p.layout}, {normalised}, {p.resize}"
     assert isinstance(inputs, ArrayInputs)
-    return ", ".join(f"{name} {array.dtype} {array.shape[1:]}" for name, array in inputs.arrays.items())
+    return inputs.description
 
 
 def _numbers(option: str, value: str | Sequence[float] | None) -> tuple[float, ...] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -25,6 +25,8 @@ class QuantizationScheme(Record):
         equalized: ranges of neighbouring weights are balanced first (exact in float).
         bias_corrected: biases make up for the mean error of rounded weights and activations.
         refined_rounding: weights are rounded one after the other, each making up for the last.
+        integer_sums: additions, products, pools and activations run on integers where their inputs
+            come from such; else only layers with weights do.
         integer_gates: HardSigmoid and HardSwish run on integers, else in float between them.
         float_layers: names of nodes that stay float, or beginnings of names before a ``/``.
         label: what chose ``float_layers``, for people; part of the name.
@@ -37,6 +39,7 @@ class QuantizationScheme(Record):
     equalized: bool = False
     bias_corrected: bool = False
     refined_rounding: bool = False
+    integer_sums: bool = True
     integer_gates: bool = True
     float_layers: tuple[str, ...] = ()
     label: str = ""
@@ -58,6 +61,7 @@ class QuantizationScheme(Record):
             (self.equalized, "equalized"),
             (self.bias_corrected, "bias"),
             (self.refined_rounding, "rounding"),
+            (not self.integer_sums, "weighted"),
             (not self.integer_gates, "floatgates"),
         )
 
@@ -66,9 +70,12 @@ class QuantizationScheme(Record):
         return any(node == layer or node.startswith(f"{layer}/") for layer in self.float_layers)
 
 
-def replaced(scheme: QuantizationScheme, **changes: object) -> QuantizationScheme:
-    """``scheme`` with some fields changed."""
-    return msgspec.structs.replace(scheme, **changes)
+R = TypeVar("R", bound=Record)
+
+
+def replaced(record: R, **changes: object) -> R:
+    """``record`` with some fields changed."""
+    return msgspec.structs.replace(record, **changes)
 
 
 def first_schemes() -> tuple[QuantizationScheme, ...]:

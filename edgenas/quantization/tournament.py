@@ -14,18 +14,16 @@ from edgenas.quantization.decision import (
     LatencyRatio,
     Limits,
     Verdict,
-    changes,
     decide,
-    estimated_drop,
-    paired_p_value,
 )
 from edgenas.quantization.exploration import Candidate, Explorer
 from edgenas.quantization.inputs import Inputs
+from edgenas.quantization.judging import Judge
 from edgenas.quantization.outputs import OutputScore
 from edgenas.quantization.samples import spread
 
 FINALISTS = 5
-SELECTION_SECONDS = 60.0  # of device time for each finalist
+SELECTION_SECONDS = 30.0  # of device time for each finalist
 FEWEST_SELECTING = 32
 STEPS = 26  # trials of an exploration, for the progress bar
 
@@ -69,6 +67,7 @@ class Tournament:
 
     def run(self, start_float_layers: Sequence[str]) -> Outcome:
         """Explores, scores the finalists, and decides."""
+        self._explorer.measure_float()
         with track("Trying schemes", total=STEPS) as task:
             self._explore(start_float_layers, task)
         finalists = self._finalists()
@@ -105,7 +104,7 @@ class Tournament:
         return front if complete is None or complete in front else [*front, complete]
 
     def _affordable(self) -> Inputs:
-        """As many selection samples as a minute of the device allows."""
+        """As many selection samples as the time for a finalist allows."""
         count = int(1e3 * SELECTION_SECONDS / max(self._explorer.float_latency_ms, 1e-3))
         if count >= len(self._selection):
             return self._selection
@@ -130,35 +129,23 @@ class Tournament:
         selection: Inputs,
         ratios: dict[str, LatencyRatio],
     ) -> Outcome:
-        classes = self._explorer.scorer.reference_classes(selection)
-        labels = selection.labels if classes else None
-        float_accuracy = None if labels is None else float(np.mean(np.array(classes) == labels))
-        judged = {}
-        for candidate in finalists:
-            score = scores[candidate.name]
-            assert candidate.latency_ms is not None, "failed candidates were left out"
-            judged[candidate.name] = Judged(
-                candidate.name,
-                candidate.latency_ms,
-                None if labels is None else float(np.mean(np.array(score.predictions) == labels)),
-                score.distance,
-                estimated_drop(score, classes, labels),
-                ratios[candidate.name],
-                self._explorer.integer_kernels(candidate),
-            )
-        limits = Limits(self._max_drop, self._explorer.float_latency_ms, self._latency_ms)
-        verdict = decide(list(judged.values()), limits, float_accuracy=float_accuracy)
-        outcome = Outcome(
-            list(self._explorer.candidates.values()), judged, scores, verdict,
-            self._explorer.float_latency_ms, float_accuracy, len(selection), self._warnings,
+        judge = Judge(self._explorer.scorer.baseline(selection), selection.labels)
+        judged = {c.name: self._judged(c, judge, scores[c.name], ratios[c.name]) for c in finalists}
+        float_ms, quality = self._explorer.float_latency_ms, judge.float_quality
+        limits = Limits(self._max_drop, float_ms, self._latency_ms, judge.unit)
+        verdict = decide(list(judged.values()), limits, float_accuracy=quality)
+        paired = judge.paired(scores[verdict.winner]) if verdict.winner is not None else None
+        return Outcome(
+            list(self._explorer.candidates.values()), judged, scores, verdict, float_ms, quality,
+            len(selection), self._warnings, [paired] if paired is not None else [],
         )  # fmt: skip
-        if labels is not None and verdict.winner is not None:
-            lost, won = changes(scores[verdict.winner].predictions, classes, labels)
-            p_value = paired_p_value(lost, won)
-            outcome.notes.append(
-                f"paired on {len(labels)} selection images: {lost} lost, {won} won (p = {p_value:.2g})"
-            )
-        return outcome
+
+    def _judged(self, candidate: Candidate, judge: Judge, score: OutputScore, ratio: LatencyRatio) -> Judged:
+        assert candidate.latency_ms is not None, "failed candidates were left out"
+        return Judged(
+            candidate.name, candidate.latency_ms, judge.quality(score), score.distance, judge.drop(score),
+            ratio, self._explorer.integer_kernels(candidate),
+        )  # fmt: skip
 
 
 def _beats(one: Candidate, other: Candidate) -> bool:

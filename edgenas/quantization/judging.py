@@ -1,0 +1,68 @@
+"""How good a candidate is beside float on the same samples: by labels, by a metric, or by its outputs."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import ttest_1samp
+
+from edgenas.quantization.decision import Unit, changes, estimated_drop, paired_p_value
+from edgenas.quantization.device_scoring import Baseline
+from edgenas.quantization.outputs import OutputScore
+
+Labels: TypeAlias = npt.NDArray[np.int64] | None
+
+
+class Judge:
+    """Compares scores with the float model's on the selection samples.
+
+    Args:
+        baseline: the float model's classes and ratings.
+        labels: of the samples; they count where the model has classes.
+    """
+
+    def __init__(self, baseline: Baseline, labels: Labels) -> None:
+        self._baseline = baseline
+        self._labels = labels if baseline.classes else None
+
+    @property
+    def unit(self) -> Unit:
+        """What drops are counted in."""
+        if self._baseline.ratings:
+            return "metric"
+        return "accuracy" if self._baseline.classes else "outputs"
+
+    @property
+    def float_quality(self) -> float | None:
+        """The float model's accuracy or mean rating; None without labels and metric."""
+        return self._quality(self._baseline.classes, self._baseline.ratings)
+
+    def quality(self, score: OutputScore) -> float | None:
+        """A candidate's accuracy or mean rating."""
+        return self._quality(score.predictions, score.ratings)
+
+    def drop(self, score: OutputScore) -> float:
+        """The expected loss, in ``unit``."""
+        if self._baseline.ratings:
+            return float(np.mean(self._baseline.ratings) - np.mean(score.ratings))
+        return estimated_drop(score, self._baseline.classes, self._labels)
+
+    def paired(self, score: OutputScore) -> str | None:
+        """What a paired test on the samples says, in a sentence."""
+        if self._baseline.ratings:
+            differences = np.subtract(score.ratings, self._baseline.ratings)
+            p_value = float(ttest_1samp(differences, 0.0).pvalue) if differences.any() else 1.0
+            mean, count = differences.mean(), len(differences)
+            return f"paired on {count} selection samples: {mean:+.4g} (p = {p_value:.2g})"
+        if self._labels is None:
+            return None
+        lost, won = changes(score.predictions, self._baseline.classes, self._labels)
+        p_value = paired_p_value(lost, won)
+        return f"paired on {len(self._labels)} selection images: {lost} lost, {won} won (p = {p_value:.2g})"
+
+    def _quality(self, classes: tuple[int, ...], ratings: tuple[float, ...]) -> float | None:
+        if ratings:
+            return float(np.mean(ratings))
+        return None if self._labels is None else float(np.mean(np.array(classes) == self._labels))
