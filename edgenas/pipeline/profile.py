@@ -37,6 +37,7 @@ from edgenas.workspace import Workspace
 DEFAULT_SPACES = ("mobilenetv3-32px", "residual-32px")
 
 _PASSES = 2  # every network is measured in two batches far apart in time: drift shows, and averages out
+_VIRTUAL_PASSES = 1  # a clock that counts instructions does not drift
 _DISTURBED = 0.03  # passes that differ by more are followed by another one
 _BATCH = 10
 _TRACE_RUNS = 40
@@ -130,6 +131,11 @@ class Measuring:
     _latency_ms: dict[tuple[str, int], float] = field(default_factory=dict)
 
     @property
+    def passes(self) -> int:
+        """In how many batches each network is measured."""
+        return _VIRTUAL_PASSES if self.agent.profile.virtual else _PASSES
+
+    @property
     def fingerprint(self) -> str:
         """What the latencies of this run belong to."""
         return self.agent.environment.fingerprint()
@@ -139,14 +145,14 @@ class Measuring:
         self._recall()
         known = {network.recipe() for network in plan} & set(self._sha_by_recipe)
         self.reused = sum((self._sha_by_recipe[recipe], 0) in self._passes for recipe in known)
-        total = len(plan) * _PASSES
+        total = len(plan) * self.passes
         with (
             track(f"Measuring on {self.agent.profile.id}", total) as task,
             tempfile.TemporaryDirectory(prefix="edgenas-") as folder,
         ):
-            for number in range(_PASSES + 1):
+            for number in range(self.passes + 1):
                 order = plan if number == 0 else [plan[i] for i in self.rng.permutation(len(plan))]
-                if number == _PASSES:
+                if number == self.passes:
                     order = [network for network in order if self._disagrees(network)]
                 for batch in batches(order, _BATCH):
                     if self._time_is_up():
@@ -169,7 +175,7 @@ class Measuring:
     def _disagrees(self, network: PlannedNetwork) -> bool:
         """Whether the passes differ so much that the device was disturbed in one of them."""
         sha = self._sha_by_recipe.get(network.recipe(), "")
-        found = [self._latency_ms.get((sha, number), 0.0) for number in range(_PASSES)]
+        found = [self._latency_ms.get((sha, number), 0.0) for number in range(self.passes)]
         return min(found) > 0 and max(found) > (1.0 + _DISTURBED) * min(found)
 
     def _time_is_up(self) -> bool:
