@@ -88,7 +88,7 @@ class VirtualBoard:
             running = self.process
             if running is None:
                 self._check_qemu()
-                image = _built_image()
+                image = ready_image()
                 port = _free_port()
                 self._write_ssh_config(image, port)
                 running = self._boot(image, port)
@@ -102,11 +102,11 @@ class VirtualBoard:
         if running is not None:
             os.kill(running, signal.SIGTERM)
             deadline = time.monotonic() + _STOP_S
-            while self.process is not None and time.monotonic() < deadline:
-                time.sleep(0.1)
-                _reap(running)
-            if self.process is not None:
-                os.kill(running, signal.SIGKILL)
+            while _is_alive(running):
+                if time.monotonic() > deadline:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(running, signal.SIGKILL)
+                time.sleep(0.05)
         self._state.unlink(missing_ok=True)
         return running is not None
 
@@ -149,8 +149,7 @@ class VirtualBoard:
         deadline = time.monotonic() + _START_S
         with track(f"Starting {self._profile.id}") if not self._is_up() else contextlib.nullcontext():
             while not self._is_up():
-                _reap(process)
-                if self.process is None or time.monotonic() > deadline:
+                if not _is_alive(process) or time.monotonic() > deadline:
                     self.stop()
                     said = self._log.read_text("utf-8", "replace").strip()
                     raise DeviceError(
@@ -194,7 +193,7 @@ def _alone(name: str) -> Iterator[None]:
         yield
 
 
-def _built_image() -> Path:
+def ready_image() -> Path:
     """The folder with kernel, system and host key; built when the sources changed or nothing is there.
 
     Raises:
@@ -255,7 +254,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _reap(process: int) -> None:
-    """Takes the end of a child, without which it would stay in the list of processes."""
+def _is_alive(process: int) -> bool:
+    """Whether a process runs; the end of a child is taken, without which it would stay in the list.
+
+    Its command line is no sign: for a moment after its start it is empty.
+    """
     with contextlib.suppress(ChildProcessError):
         os.waitpid(process, os.WNOHANG)
+    return Path(f"/proc/{process}").exists()
