@@ -32,6 +32,7 @@ from edgenas.records import (
     TrainResult,
     ValidateResult,
 )
+from edgenas.units import latencies_of, latency_unit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,7 +141,8 @@ def show(result: object) -> None:
 def _parts(result: object) -> Iterator[Any]:
     if isinstance(result, Record):
         view = _VIEWS.get(type(result))
-        yield from view(result) if view else _fields(result)
+        with latencies_of(virtual=_is_virtual(result)):
+            yield from view(result) if view else _fields(result)
     elif isinstance(result, tuple | list):
         if result and isinstance(result[0], Record):
             yield records_table("", result)
@@ -148,6 +150,12 @@ def _parts(result: object) -> Iterator[Any]:
             yield from (str(item) for item in result)
     else:
         yield str(result)
+
+
+def _is_virtual(result: Record) -> bool:
+    """Whether the latencies of a result are those of a virtual board."""
+    environment = getattr(result, "environment", None)
+    return bool(getattr(result, "virtual_clock", False) or getattr(environment, "virtual_clock", False))
 
 
 def table(title: str, headings: Sequence[str], rows: Rows) -> Table:
@@ -198,7 +206,7 @@ def _plain(value: object) -> str:
 
 def ms(value: float | None) -> str:
     """A latency with four significant digits."""
-    return "-" if value is None else f"{value:.4g} ms"
+    return "-" if value is None else f"{value:.4g} {latency_unit()}"
 
 
 def percent(value: float | None) -> str:
@@ -323,7 +331,7 @@ def _genes(candidate: Candidate) -> str:
 
 def _search(result: SearchResult) -> Iterator[Any]:
     def row(candidate: Candidate) -> list[str]:
-        latency = ", ".join(f"{ms(value)}" for value in candidate.latency_ms.values())
+        latency = ", ".join(_device_ms(result, *pair) for pair in candidate.latency_ms.items())
         return [percent(candidate.accuracy), latency, candidate.latency_source, _genes(candidate)[:160]]
 
     headings = (
@@ -339,6 +347,11 @@ def _search(result: SearchResult) -> Iterator[Any]:
         f"{result.evaluations} candidates scored in {result.elapsed_s:.1f} s; "
         f"seed {result.seed}; {result.strategy}"
     )
+
+
+def _device_ms(result: SearchResult, device: str, latency_ms: float) -> str:
+    with latencies_of(virtual=device in result.virtual_devices):
+        return ms(latency_ms)
 
 
 def _quantize(result: QuantizeResult) -> Iterator[Any]:

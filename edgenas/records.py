@@ -1,7 +1,9 @@
 """The frozen records that rooms exchange and that ``--json`` prints.
 
 Names end in their unit, ratios are 0..1, latencies are of batch 1. ``latency_ms`` alone is the
-repeatable latency: the median over interleaved rounds of each round's fastest run.
+repeatable latency: the median over interleaved rounds of each round's fastest run. Where
+``virtual_clock`` is true, or a device is one of ``virtual_devices``, milliseconds are virtual: what a
+virtual board's clock made of the instructions that it counted.
 """
 
 from __future__ import annotations
@@ -235,6 +237,7 @@ class Prediction(Record):
     interpolated_share: float
     kernels: tuple[KernelPrediction, ...]
     structure: Literal["device", "host"] = "device"
+    virtual_clock: bool = False
 
 
 class PredictionError(Record):
@@ -316,6 +319,7 @@ class TableSummary(Record):
     updated_at: str
     blocks: int = 0
     problem: str = ""
+    virtual_clock: bool = False
 
 
 class TableCell(Record):
@@ -428,6 +432,8 @@ class TableDiff(Record):
     common: int
     median_ratio: float
     largest: tuple[TableDifference, ...]
+    virtual_left: bool = False
+    virtual_right: bool = False
 
 
 class TableVerification(Record):
@@ -479,6 +485,7 @@ class SearchResult(Record):
     evaluated: tuple[Candidate, ...] = ()
     path: str = ""
     interrupted: bool = False
+    virtual_devices: tuple[str, ...] = ()
     accuracy_rmse: float | None = None
 
 
@@ -515,6 +522,7 @@ class QuantizeResult(Record):
     selection_images: int
     tried: tuple[SchemeTrial, ...]
     warnings: tuple[str, ...] = ()
+    virtual_clock: bool = False
 
 
 class ValidationFinding(Record):
@@ -550,6 +558,7 @@ class ValidateResult(Record):
     threads: int
     environment: Environment
     findings: tuple[ValidationFinding, ...] = ()
+    virtual_clock: bool = False
 
 
 class EpochRecord(Record):
@@ -598,6 +607,7 @@ class RunResult(Record):
     candidate: dict[str, Any]
     files: tuple[BundleFile, ...]
     elapsed_s: float
+    virtual_clock: bool = False
 
 
 class CleanItem(Record):
@@ -656,6 +666,7 @@ class CheckResult(Record):
     created_at: str = ""
     commit: str = ""
     schema_version: int = 1
+    virtual_clock: bool = False
 
     @property
     def accepted(self) -> bool:

@@ -47,6 +47,7 @@ class LatencyPredictor:
         self.runtime = observations.runtime
         self.threads = observations.threads
         self.fingerprint = observations.fingerprint
+        self.virtual_clock = observations.virtual_clock
         self.networks = networks
         self.design = design
         self.posterior = posterior
@@ -192,6 +193,7 @@ class LatencyPredictor:
             overhead_ms=self.overhead_ms,
             interpolated_share=found.interpolated_share,
             structure="host" if structure == "host" else "device",
+            virtual_clock=self.virtual_clock,
             kernels=tuple(
                 KernelPrediction(
                     name=kernel.name,

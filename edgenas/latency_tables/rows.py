@@ -87,3 +87,4 @@ class EnvironmentRow(Record):
     runtime: str
     runtime_version: str
     taken_at: str
+    virtual_clock: bool = False

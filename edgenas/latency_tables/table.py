@@ -210,9 +210,13 @@ class LatencyTable:
     def environments(self) -> list[EnvironmentRow]:
         """Every state the device was measured in, the latest last."""
         rows = [
-            EnvironmentRow(**{name: row[name] for name in EnvironmentRow.__struct_fields__})
+            EnvironmentRow(
+                id=row["id"], fingerprint=row["fingerprint"], runtime=row["runtime"],
+                runtime_version=row["runtime_version"], taken_at=row["taken_at"],
+                virtual_clock=bool(json.loads(row["record"]).get("virtual_clock")),
+            )
             for row in self._database.rows("environments")
-        ]
+        ]  # fmt: skip
         return sorted(rows, key=lambda row: row.taken_at)
 
     def latest_environment(self) -> Environment | None:
@@ -305,6 +309,7 @@ class LatencyTable:
             blocks=self._count("blocks"),
             size_bytes=self.path.stat().st_size,
             updated_at=environments[-1].taken_at if environments else "",
+            virtual_clock=any(row.virtual_clock for row in environments),
         )
 
     def _count(self, table: str) -> int:

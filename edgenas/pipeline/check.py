@@ -166,6 +166,7 @@ class _Request:
             tolerated=gate.allowance.tolerate,
             created_at=_now(),
             commit=commit_of(gate.workspace.root),
+            virtual_clock=gate.source.environment.virtual_clock,
         )
 
 

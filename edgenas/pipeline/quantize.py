@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from edgenas.device_profiles import load_profile
+from edgenas.device_profiles import DeviceProfile, load_profile
 from edgenas.errors import BudgetNotMetError, UsageError
 from edgenas.files import replaced
 from edgenas.measuring import connect
@@ -27,6 +27,7 @@ from edgenas.quantization.samples import describe, load_inputs, parse_options, s
 from edgenas.quantization.tournament import Outcome, Tournament
 from edgenas.quantization.trials import TrialStore
 from edgenas.records import QuantizeResult, SchemeTrial
+from edgenas.units import unit_of
 from edgenas.workspace import Workspace
 
 FLOAT = "float"
@@ -105,7 +106,7 @@ def quantize(
         quantizer = Quantizer(loaded, parts.calibration, facts)
         explorer = Explorer(quantizer, scorer, parts.screening, trials / "candidates")
         outcome = Tournament(explorer, parts.selection, max_drop, latency_ms).run(start_float_layers)
-    result = _written(outcome, source, target, profile.id, parts)
+    result = _written(outcome, source, target, profile, parts)
     shutil.rmtree(trials / "candidates", ignore_errors=True)  # not there where nothing could be built
     _check_limit(result, latency_ms)
     return result
@@ -147,7 +148,9 @@ def divide(samples: Inputs, seed: int) -> Parts:
     return Parts(calibration, selection, screening, tuple(warnings))
 
 
-def _written(outcome: Outcome, source: Path, target: Path, device: str, parts: Parts) -> QuantizeResult:
+def _written(
+    outcome: Outcome, source: Path, target: Path, profile: DeviceProfile, parts: Parts
+) -> QuantizeResult:
     """Puts the winner and the best int8 model where they belong, and says what happened."""
     winner, best = outcome.verdict.winner, outcome.verdict.best_int8
     by_name = {candidate.name: candidate for candidate in outcome.candidates}
@@ -162,7 +165,7 @@ def _written(outcome: Outcome, source: Path, target: Path, device: str, parts: P
     warnings = [*parts.warnings, *outcome.warnings, *_float_warning(outcome)]
     chosen = outcome.judged.get(winner or "")
     return QuantizeResult(
-        device=device,
+        device=profile.id,
         output=str(target),
         int8_output=None if int8_output is None else str(int8_output),
         scheme=winner or FLOAT,
@@ -176,6 +179,7 @@ def _written(outcome: Outcome, source: Path, target: Path, device: str, parts: P
         selection_images=outcome.selection_samples,
         tried=tuple(_trial(candidate, outcome) for candidate in outcome.candidates),
         warnings=tuple(warnings),
+        virtual_clock=profile.virtual,
     )
 
 
@@ -237,9 +241,10 @@ def _check_limit(result: QuantizeResult, latency_ms: float | None) -> None:
         return
     measured = [t.latency_ms for t in result.tried if t.latency_ms is not None]
     fastest = min([*measured, result.float_latency_ms])
+    unit = unit_of(virtual=result.virtual_clock)
     raise BudgetNotMetError(
-        f"{latency_ms:g} ms was asked for; the fastest form of this model takes {fastest:.3g} ms on "
-        f"'{result.device}' (float {result.float_latency_ms:.3g} ms); {result.output} is within max_drop",
+        f"{latency_ms:g} {unit} was asked for; the fastest form of this model takes {fastest:.3g} {unit} on "
+        f"'{result.device}' (float {result.float_latency_ms:.3g} {unit}); {result.output} is within max_drop",
         hint="allow a larger --max-drop, raise --latency-ms, or search a smaller network",
         result=result,
     )

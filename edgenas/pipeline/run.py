@@ -389,6 +389,7 @@ class _Run:
             candidate=best.candidate,
             files=(*manifest.files, describe_file(self.folder.path / MANIFEST)),
             elapsed_s=elapsed_s,
+            virtual_clock=winner.virtual_clock,
         )
 
 

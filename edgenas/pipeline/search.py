@@ -25,6 +25,7 @@ from edgenas.search.pareto import best_first, front
 from edgenas.search.problem import Limit, Problem
 from edgenas.search.strategies import get_strategy
 from edgenas.search_spaces import Genomes, SearchSpace, macs, parameters
+from edgenas.units import unit_of
 from edgenas.workspace import Workspace
 
 _FINALISTS, _MOST_FINALISTS = 6, 24
@@ -118,6 +119,14 @@ class _Settings:
     def devices(self) -> tuple[str, ...]:
         return tuple(profile.id for profile in self.profiles)
 
+    def unit(self, device: str) -> str:
+        """What latencies on a device are called."""
+        return unit_of(virtual=device in self.virtual_devices)
+
+    @property
+    def virtual_devices(self) -> tuple[str, ...]:
+        return tuple(profile.id for profile in self.profiles if profile.virtual)
+
 
 class _Search:
     """One search: the loop on predictions, then the finalists on the devices."""
@@ -135,7 +144,9 @@ class _Search:
         )
         evaluations = settings.evaluations or scoring.evaluations
         for one, limit_ms in limits:
-            _refuse_unreachable(self.space, latencies[one], one, limit_ms, settings.seed)
+            _refuse_unreachable(
+                self.space, latencies[one], one, limit_ms, unit=settings.unit(one), seed=settings.seed
+            )
         self.loop = SearchLoop(
             get_strategy(settings.strategy)(problem, seed=settings.seed, evaluations=evaluations),
             self.accuracy,
@@ -220,6 +231,7 @@ class _Search:
             evaluated=evaluated,
             path=str(settings.folder / "search.json"),
             interrupted=self._interrupted,
+            virtual_devices=settings.virtual_devices,
         )
 
     def _candidate(self, row: int) -> Candidate:
@@ -261,7 +273,7 @@ class _Search:
 
     def _asked(self) -> str:
         pairs = zip(self.settings.limits_ms, self.settings.devices, strict=True)
-        return ", ".join(f"{limit:g} ms on '{one}'" for limit, one in pairs)
+        return ", ".join(f"{limit:g} {self.settings.unit(one)} on '{one}'" for limit, one in pairs)
 
 
 def refuse_unreachable(
@@ -280,17 +292,18 @@ def refuse_unreachable(
         TableError: the device has no table, or it knows nothing of the space.
     """
     latency = compiled_latency(space, device, threads=threads, workspace=workspace)
-    _refuse_unreachable(space, latency, device, latency_ms, seed)
+    unit = unit_of(virtual=load_profile(device, workspace).virtual)
+    _refuse_unreachable(space, latency, device, latency_ms, unit=unit, seed=seed)
 
 
 def _refuse_unreachable(
-    space: SearchSpace, latency: CompiledSpace, device: str, limit_ms: float, seed: int
+    space: SearchSpace, latency: CompiledSpace, device: str, limit_ms: float, *, unit: str, seed: int
 ) -> None:
     genome, fastest_ms = _fastest(space, latency, seed)
     if fastest_ms > limit_ms:
         raise BudgetNotMetError(
-            f"asked for {limit_ms:g} ms on '{device}'; the fastest network of '{space.name}' "
-            f"takes {fastest_ms:.3g} ms there: {space.describe(genome)}",
+            f"asked for {limit_ms:g} {unit} on '{device}'; the fastest network of '{space.name}' "
+            f"takes {fastest_ms:.3g} {unit} there: {space.describe(genome)}",
             hint=f"allow at least --latency-ms {fastest_ms * 1.05:.3g}, or take another --space",
         )
 

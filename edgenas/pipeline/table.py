@@ -251,6 +251,7 @@ def table_diff(left: str, right: str, *, workspace: Workspace | None = None) -> 
     workspace = workspace or Workspace()
     with _open(left, workspace) as one, _open(right, workspace) as other:
         first, second = _latencies(one), _latencies(other)
+        virtual = one.summary().virtual_clock, other.summary().virtual_clock
     common = sorted(set(first) & set(second))
     differences = [
         TableDifference(
@@ -270,6 +271,8 @@ def table_diff(left: str, right: str, *, workspace: Workspace | None = None) -> 
         if differences
         else float("nan"),
         largest=tuple(largest),
+        virtual_left=virtual[0],
+        virtual_right=virtual[1],
     )
 
 

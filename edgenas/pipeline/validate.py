@@ -198,6 +198,7 @@ class _Measured:
             threads=self._threads,
             environment=self._agent.refresh_environment(),
             findings=findings,
+            virtual_clock=self._agent.environment.virtual_clock,
         )
 
 

@@ -19,6 +19,7 @@ from edgenas.records import (
     SearchResult,
     TrainResult,
 )
+from edgenas.units import latency_unit, microsecond_unit
 
 Figure = dict[str, Any]
 
@@ -87,11 +88,13 @@ def pareto_front(result: SearchResult, device: str, limit_ms: float | None) -> F
             "line": {"color": "var(--surface)", "width": 1},
         }
         traces.append(_candidates("chosen", [result.best], device, star))
-    marks = _vertical_line(limit_ms, f"limit {limit_ms:g} ms", BAD) if limit_ms is not None else {}
+    marks = (
+        _vertical_line(limit_ms, f"limit {limit_ms:g} {latency_unit()}", BAD) if limit_ms is not None else {}
+    )
     return _figure(
         [trace for trace in traces if trace["x"]],
         height=430,
-        xaxis=_axis("latency, ms"),
+        xaxis=_axis(f"latency, {latency_unit()}"),
         yaxis=_axis("accuracy, %"),
         hovermode="closest",
         **marks,
@@ -115,7 +118,10 @@ def _candidates(
         "y": [round(100 * c.accuracy, 3) for c in candidates],
         "text": [genes(c.candidate) for c in candidates],
         "customdata": [c.latency_source for c in candidates],
-        "hovertemplate": "<b>%{y:.2f} %</b> at <b>%{x:.3f} ms</b> (%{customdata})<br>%{text}<extra></extra>",
+        "hovertemplate": (
+            f"<b>%{{y:.2f}} %</b> at <b>%{{x:.3f}} {latency_unit()}</b> (%{{customdata}})"
+            "<br>%{text}<extra></extra>"
+        ),
         "marker": marker,
     }
 
@@ -153,8 +159,8 @@ def predicted_against_measured(points: Sequence[NetworkPoint]) -> Figure:
     return _figure(
         [band, diagonal, *(trace for trace in traces if trace["x"])],
         height=430,
-        xaxis=_axis("measured, ms", **kind),
-        yaxis=_axis("predicted, ms", **kind),
+        xaxis=_axis(f"measured, {latency_unit()}", **kind),
+        yaxis=_axis(f"predicted, {latency_unit()}", **kind),
         hovermode="closest",
     )
 
@@ -180,7 +186,7 @@ def _points(name: str, points: Sequence[NetworkPoint], color: str) -> dict[str, 
         },
         "marker": {"size": 8, "color": color},
         "hovertemplate": (
-            "<b>%{text}</b><br>predicted %{y:.3f} ms, measured %{x:.3f} ms"
+            f"<b>%{{text}}</b><br>predicted %{{y:.3f}}, measured %{{x:.3f}} {latency_unit()}"
             "<br>%{customdata:+.1f} %<extra></extra>"
         ),
     }
@@ -208,7 +214,7 @@ def kernel_bars(kernels: Sequence[KernelPrediction]) -> Figure:
                 "textposition": "none",
                 "hovertemplate": (
                     "<b>%{text}</b><br>%{customdata[0]}, layer %{customdata[1]}<br>"
-                    "%{x:.1f} µs, %{customdata[2]} % of all kernels<extra></extra>"
+                    f"%{{x:.1f}} {microsecond_unit()}, %{{customdata[2]}} % of all kernels<extra></extra>"
                 ),
                 "marker": {"color": color},
             }
@@ -218,7 +224,7 @@ def kernel_bars(kernels: Sequence[KernelPrediction]) -> Figure:
     return _figure(
         [trace for trace in traces if trace["x"]],
         height=max(260, 17 * len(kernels) + 110),
-        xaxis=_axis("µs", side="top"),
+        xaxis=_axis(microsecond_unit(), side="top"),
         yaxis={"autorange": "reversed", "showgrid": False, **ticks},
         barmode="overlay",
     )
@@ -242,7 +248,7 @@ def schemes(result: QuantizeResult) -> Figure:
     return _figure(
         [trace for trace in traces if trace["x"]],
         height=400,
-        xaxis=_axis("latency, ms"),
+        xaxis=_axis(f"latency, {latency_unit()}"),
         yaxis=_axis("accuracy, %" if labelled else "distance of the outputs to float"),
         hovermode="closest",
         **_vertical_line(result.float_latency_ms, "float", MUTED),
@@ -282,7 +288,9 @@ def _scheme_points(name: str, points: Sequence[_SchemePoint], marker: dict[str, 
         "text": [text(point.scheme, 60) for point in known],
         "customdata": ["<br>".join(text(line) for line in _wrapped(point.reason)) for point in known],
         "marker": marker,
-        "hovertemplate": "<b>%{text}</b><br>%{y:.3f} at %{x:.3f} ms<br>%{customdata}<extra></extra>",
+        "hovertemplate": (
+            f"<b>%{{text}}</b><br>%{{y:.3f}} at %{{x:.3f}} {latency_unit()}<br>%{{customdata}}<extra></extra>"
+        ),
     }
 
 

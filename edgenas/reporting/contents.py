@@ -36,6 +36,13 @@ class RunContents:
     versions: dict[str, str] = field(default_factory=dict)
     checks: tuple[CheckResult, ...] = ()
 
+    @property
+    def virtual_clock(self) -> bool:
+        """Whether a virtual board measured any of it."""
+        stages = (self.quantize, self.validate, self.prediction, *self.checks)
+        measured = any(stage.virtual_clock for stage in stages if stage is not None)
+        return measured or (self.profile is not None and self.profile.environment.virtual_clock)
+
 
 @dataclass(frozen=True, kw_only=True)
 class KernelRow:

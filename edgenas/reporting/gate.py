@@ -7,16 +7,24 @@ from xml.etree import ElementTree
 
 from edgenas.records import CheckFinding, CheckResult
 from edgenas.reporting.parts import milliseconds, percent, shown, size, threads
+from edgenas.units import latencies_of
 
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❓", "incomparable": "⚠️"}
 
 
 def markdown(result: CheckResult) -> str:
     """A summary for a pull request."""
+    with latencies_of(virtual=result.virtual_clock):
+        return _markdown(result)
+
+
+def _markdown(result: CheckResult) -> str:
+    clock = " Milliseconds are virtual: counted instructions." if result.virtual_clock else ""
     lines = [
         f"### EdgeNAS gate: {MARKS[result.verdict]} {result.verdict}",
         "",
-        f"Device `{_plain(result.device)}`, {threads(result.threads)}, baseline `{_plain(result.baseline)}`.",
+        f"Device `{_plain(result.device)}`, {threads(result.threads)}, baseline `{_plain(result.baseline)}`."
+        + clock,
         "",
         "| model | metric | baseline | now | limit | verdict | |",
         "|---|---|--:|--:|--:|---|---|",
@@ -33,6 +41,11 @@ def markdown(result: CheckResult) -> str:
 
 def junit(result: CheckResult) -> str:
     """JUnit XML: a suite per model, a case per metric; inconclusive and incomparable are errors."""
+    with latencies_of(virtual=result.virtual_clock):
+        return _junit(result)
+
+
+def _junit(result: CheckResult) -> str:
     root = ElementTree.Element("testsuites", name="edgenas check", time=f"{result.elapsed_s:.3f}")
     ordered = sorted(result.findings, key=lambda finding: finding.model)
     for model, grouped in groupby(ordered, key=lambda finding: finding.model):
@@ -58,11 +71,12 @@ def junit(result: CheckResult) -> str:
 def github_annotations(result: CheckResult) -> str:
     """GitHub workflow commands for everything that did not pass."""
     levels = {"fail": "error", "inconclusive": "warning", "incomparable": "warning"}
-    return "".join(
-        f"::{levels[finding.verdict]} title=edgenas check::{_command(sentence(finding))}\n"
-        for finding in result.findings
-        if finding.verdict != "pass"
-    )
+    with latencies_of(virtual=result.virtual_clock):
+        return "".join(
+            f"::{levels[finding.verdict]} title=edgenas check::{_command(sentence(finding))}\n"
+            for finding in result.findings
+            if finding.verdict != "pass"
+        )
 
 
 def sentence(finding: CheckFinding) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgenas.records import KernelPrediction, NetworkPoint, Prediction, PredictionError, ProfileResult
 from edgenas.reporting import charts
 from edgenas.reporting.parts import Fact, Grid, Section, duration, milliseconds, percent, threads
+from edgenas.units import microsecond_unit
 
 
 def prediction_section(points: Sequence[NetworkPoint], profile: ProfileResult | None = None) -> Section:
@@ -132,7 +133,7 @@ def kernels_section(prediction: Prediction) -> Section:
             _kind_grid(prediction.kernels),
             Grid(
                 caption=f"All {len(rows)} kernels as a table",
-                columns=("position", "layer", "kind", "name", "µs", "source"),
+                columns=("position", "layer", "kind", "name", microsecond_unit(), "source"),
                 rows=rows,
             ),
         ),
@@ -148,4 +149,6 @@ def _kind_grid(kernels: Sequence[KernelPrediction]) -> Grid:
         (kind, str(len(values)), f"{1000 * sum(values):.1f}", percent(sum(values) / total, 1))
         for kind, values in sorted(times.items(), key=lambda item: -sum(item[1]))
     ]
-    return Grid(caption="By kind", columns=("kind", "kernels", "µs", "share"), rows=rows, folded=False)
+    return Grid(
+        caption="By kind", columns=("kind", "kernels", microsecond_unit(), "share"), rows=rows, folded=False
+    )

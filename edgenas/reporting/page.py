@@ -22,6 +22,7 @@ from edgenas.reporting.contents import RunContents, TableContents
 from edgenas.reporting.parts import Page
 from edgenas.reporting.run_sections import run_page
 from edgenas.reporting.table_sections import table_page
+from edgenas.units import latencies_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -32,7 +33,8 @@ def render_run(contents: RunContents, *, created_at: str) -> str:
     Raises:
         UsageError: the packages of the extra ``report`` are not installed.
     """
-    return _render(run_page(contents), created_at)
+    with latencies_of(virtual=contents.virtual_clock):
+        return _render(run_page(contents), created_at)
 
 
 def render_table(contents: TableContents, *, created_at: str) -> str:
@@ -41,7 +43,8 @@ def render_table(contents: TableContents, *, created_at: str) -> str:
     Raises:
         UsageError: the packages of the extra ``report`` are not installed.
     """
-    return _render(table_page(contents), created_at)
+    with latencies_of(virtual=contents.summary.virtual_clock):
+        return _render(table_page(contents), created_at)
 
 
 def render_checks(results: Sequence[CheckResult], *, created_at: str) -> str:
@@ -52,7 +55,8 @@ def render_checks(results: Sequence[CheckResult], *, created_at: str) -> str:
     """
     if not results:
         raise UsageError("the history has no result yet", hint="edgenas check MODEL.onnx --history FILE")
-    return _render(checks_page(results), created_at)
+    with latencies_of(virtual=any(result.virtual_clock for result in results)):
+        return _render(checks_page(results), created_at)
 
 
 def script_safe_json(value: Any) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgenas.units import latency_unit
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
@@ -58,12 +60,12 @@ def milliseconds(value: float | None) -> str:
     """Three significant digits at least, and never more than the microsecond."""
     if value is None:
         return "-"
-    return f"{value:.3f} ms" if value < 10 else f"{value:.2f} ms"
+    return f"{value:.3f} {latency_unit()}" if value < 10 else f"{value:.2f} {latency_unit()}"
 
 
 def limit(value: float) -> str:
     """A limit as the user gave it."""
-    return f"{value:g} ms"
+    return f"{value:g} {latency_unit()}"
 
 
 def threads(count: int) -> str:

@@ -29,6 +29,7 @@ from edgenas.reporting.parts import (
 )
 from edgenas.reporting.parts import limit as limit_text
 from edgenas.reporting.trend_sections import trend_sections
+from edgenas.units import latencies_of
 
 OPTIONS = (
     "device", "latency_ms", "data", "space", "train_seconds", "final_seconds", "evaluations", "threads",
@@ -123,7 +124,11 @@ def _shrunk(quantized: QuantizeResult | None) -> str:
 def search_sections(result: SearchResult) -> list[Section]:
     """One chapter per device that was searched for."""
     limits = dict(zip(result.devices, result.limits_ms, strict=False))
-    return [_search_section(result, device, limits.get(device)) for device in result.devices]
+    sections = []
+    for device in result.devices:
+        with latencies_of(virtual=device in result.virtual_devices):
+            sections.append(_search_section(result, device, limits.get(device)))
+    return sections
 
 
 def _search_section(result: SearchResult, device: str, limit: float | None) -> Section:

@@ -9,6 +9,7 @@ from edgenas.reporting.contents import TableContents
 from edgenas.reporting.latency_sections import prediction_section
 from edgenas.reporting.parts import Fact, Grid, Page, Section, percent, size, threads
 from edgenas.reporting.run_sections import environment_section
+from edgenas.units import microsecond_unit
 
 
 def table_page(contents: TableContents) -> Page:
@@ -102,7 +103,7 @@ def _kernels_section(contents: TableContents) -> Section:
         grids=(
             Grid(
                 caption=f"All {len(rows)} kernels",
-                columns=("kernel", "family", "µs", "networks"),
+                columns=("kernel", "family", microsecond_unit(), "networks"),
                 rows=rows,
             ),
         ),

@@ -8,9 +8,10 @@ from edgenas.records import CheckFinding, CheckResult
 from edgenas.reporting import charts
 from edgenas.reporting.gate import finding_value
 from edgenas.reporting.parts import Grid, Section
+from edgenas.units import latency_unit
 
 METRICS = {
-    "latency_ms": ("Latency", "latency, ms", 1.0),
+    "latency_ms": ("Latency", "latency, {unit}", 1.0),
     "size_bytes": ("Size", "size, kB", 1e-3),
     "peak_memory_bytes": ("Peak memory", "peak memory, MB", 1e-6),
     "accuracy": ("Accuracy", "accuracy, %", 100.0),
@@ -30,6 +31,7 @@ def trend_sections(results: Sequence[CheckResult]) -> list[Section]:
 
 def _section(results: Sequence[CheckResult], model: str, metric: str, key: str) -> Section | None:
     title, axis, unit = METRICS[metric]
+    axis = axis.format(unit=latency_unit())
     found = [
         (result, finding)
         for result in results
