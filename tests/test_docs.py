@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgenas.cli import invoke
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), DOCS.parent / "README.md"])
 
@@ -48,24 +50,55 @@ def words(text: str) -> str:
     return " ".join(re.sub(r"\d+(\.\d+)?", "#", text).split())
 
 
-@pytest.mark.slow
-def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
-    steps = session(DOCS / "tutorial.md")
-    assert len(steps) >= 6
+def typed(command: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The exit code and all that a command line shows; edgenas's own run here, as the console script does."""
+    program, *arguments = shlex.split(command, comments=True)
+    if program == "edgenas":
+        code = invoke(arguments)
+        return code, "".join(capfd.readouterr())
+    assert program == "python", command
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """The files that a page shows: "`NAME.toml`:" or "`NAME.py`:", and the block below it."""
+    text = page.read_text(encoding="utf-8")
+    for name, content in re.findall(r"`([\w/.-]+\.(?:toml|py))`:\n\n```\w+\n(.*?)```", text, re.S):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def follow(page: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Types the commands of a page and holds what they say to it."""
+    steps = session(page)
+    assert steps
     for command, expected in steps:
-        arguments = shlex.split(command.split("  #")[0])
-        assert arguments[0] in ("edgenas", "python"), command
-        module = ["-m", "edgenas"] if arguments[0] == "edgenas" else []
-        done = subprocess.run(
-            [sys.executable, *module, *arguments[1:]],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
         status = int(match[1]) if (match := re.search(r"exits with (\d)", command)) else 0
-        assert done.returncode == status, f"{command}: {done.stderr[-800:]}"
-        shown = words(done.stdout + done.stderr)
+        code, said = typed(command, capfd)
+        assert code == status, f"{command}: {said[-800:]}"
+        shown = words(said)
         for line in expected:
             if line.strip() != "...":
-                assert words(line) in shown, f"{command}: '{line}' is not in\n{done.stdout}{done.stderr}"
+                assert words(line) in shown, f"{command}: '{line}' is not in\n{said}"
+
+
+@pytest.mark.slow
+def test_the_tutorial_and_what_follows_it_do_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    write_files(DOCS / "tutorial.md", tmp_path)
+    for page in ("tutorial.md", "why-is-my-int8-slower.md"):
+        follow(DOCS / page, capfd)
+
+
+def test_adding_a_device_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("EDGENAS_CONFIG", str(tmp_path / "configuration"))
+    write_files(DOCS / "add-your-device.md", tmp_path)
+    follow(DOCS / "add-your-device.md", capfd)
