@@ -443,3 +443,19 @@ def test_anonymous_kernels_belong_to_what_feeds_them() -> None:
     assert attribution.layer("stem/conv_token_1", ["a", "w"], ["b"]) == "stem"
     assert attribution.layer("ReorderOutput_token_3", ["b"], ["c"]) == "stem"
     assert attribution.layer("Transpose_token_0", ["w", "c"], ["d"]) == "stem"
+
+
+def test_openvino_shows_the_same_kernels_however_often_it_runs(tmp_path: Path) -> None:
+    """A kernel of less than a microsecond is one all the same."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from edgenas.agent.openvino_backend import OpenVinoBackend
+    from edgenas.search_spaces import build_onnx, get_space
+
+    space = get_space("mobilenetv3-32px")
+    model = tmp_path / "network.onnx"
+    genome = space.sample(np.random.default_rng(0), 1)[0]
+    onnx.save(build_onnx(space.network(genome), opset=17, ir_version=8), model)
+    backend = OpenVinoBackend()
+    once, often = (backend.trace(model, 1, runs=runs, seed=0).kernels for runs in (1, 30))
+    assert [kernel["name"] for kernel in once] == [kernel["name"] for kernel in often]
+    assert all(kernel["latency_ms"] > 0 for kernel in often)
