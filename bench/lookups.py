@@ -81,8 +81,12 @@ def of_ours(path: Path, name: str, count: int, seeds: int) -> dict[str, Any]:
     def ask_dictionary(genomes: np.ndarray) -> tuple[np.ndarray, float]:
         layers = [[(entry, price.latency_ms) for entry, price in compiled.kernels(one)] for one in genomes]
         prices = {entry: latency_ms for one in layers for entry, latency_ms in one}
+        overheads = compiled.overhead_ms(genomes).tolist()
         return timed(
-            lambda: [compiled.overhead_ms + sum(prices[entry] for entry, _ in one) for one in layers]
+            lambda: [
+                overhead + sum(prices[entry] for entry, _ in one)
+                for one, overhead in zip(layers, overheads, strict=True)
+            ]
         )
 
     found = compared(space, compiled.latency_ms, ask_dictionary, count=count, seeds=seeds)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edgenas.errors import UnknownKernelsError
 from edgenas.latency_tables.attribution import learn_templates
-from edgenas.latency_tables.dense import DenseLatencies
+from edgenas.latency_tables.dense import DenseLatencies, MemoryCosts
+from edgenas.latency_tables.design import KNOTS_MB
 from edgenas.latency_tables.layers import LayerDescription, describe_layer
 from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.predictor import LatencyPredictor
@@ -50,12 +51,16 @@ class SpaceLike(Protocol):
 
 @dataclass(frozen=True)
 class LayerPrice:
-    """One layer: its latency, its kernels with how often, and whether any of it was not measured."""
+    """One layer: its latency, its kernels with how often, and whether any of it was not measured.
+
+    ``footprint_mb`` is what it adds to the memory that the network touches.
+    """
 
     latency_ms: float
     kernels: tuple[tuple[str, int], ...]
     interpolated_ms: float
     borrowed: bool
+    footprint_mb: float = 0.0
 
 
 _UNKNOWN = LayerPrice(math.inf, (), 0.0, borrowed=False)
@@ -98,6 +103,7 @@ class LayerPricer:
             kernels=tuple(Counter(keys).items()),
             interpolated_ms=sum(latency for latency, measured in prices if not measured),
             borrowed=borrowed,
+            footprint_mb=sum(self._predictor.column(key).guess.footprint_mb for key in keys),
         )
 
     def _kernel_price(self, key: str) -> tuple[float, bool]:
@@ -135,7 +141,6 @@ class CompiledSpace:
         self.space_name = space.name
         self.device = predictor.device
         self.threads = predictor.threads
-        self.overhead_ms = predictor.overhead_ms
         self._predictor = predictor
         self._pricer = pricer
         counts = np.asarray(space.option_counts)
@@ -143,10 +148,11 @@ class CompiledSpace:
         self._dense = DenseLatencies(
             [slot.genes for slot in space.slots],
             counts,
-            np.array([price.latency_ms if price else 0.0 for price in self._prices]),
+            self._of_prices("latency_ms"),
             overhead_ms=predictor.overhead_ms,
+            memory=self._memory_costs(),
         )
-        self._interpolated = np.array([price.interpolated_ms if price else 0.0 for price in self._prices])
+        self._interpolated = self._of_prices("interpolated_ms")
 
     @classmethod
     def compile(cls, space: SpaceLike, table: LatencyTable, predictor: LatencyPredictor) -> CompiledSpace:
@@ -157,6 +163,15 @@ class CompiledSpace:
         """
         observations = observe(table, threads=predictor.threads, fingerprint=predictor.fingerprint)
         return cls(space, predictor, LayerPricer(predictor, learn_templates(table, observations)))
+
+    def _of_prices(self, field: str) -> Array:
+        return np.array([getattr(price, field) if price else 0.0 for price in self._prices])
+
+    def _memory_costs(self) -> MemoryCosts:
+        footprints_mb = self._of_prices("footprint_mb")
+        beyond = max(KNOTS_MB[-1], float(footprints_mb.sum())) + 1.0
+        knots_mb = np.array((0.0, *KNOTS_MB, beyond))
+        return MemoryCosts(footprints_mb, knots_mb, self._predictor.memory_ms(knots_mb))
 
     def _slot_prices(self, space: SpaceLike, slot: SlotLike, counts: Ints) -> list[LayerPrice | None]:
         options = [range(int(counts[gene])) for gene in slot.genes]
@@ -177,6 +192,10 @@ class CompiledSpace:
     def latency_ms(self, genomes: Ints) -> Array:
         """Predicted latencies (N,) in ms of genomes (N, genes)."""
         return self._dense.latency_ms(genomes)
+
+    def overhead_ms(self, genomes: Ints) -> Array:
+        """What runs of genomes (N, genes) cost in ms besides their kernels, (N,)."""
+        return self._dense.overhead_ms(np.atleast_2d(np.asarray(genomes)))
 
     @property
     def coverage(self) -> float:

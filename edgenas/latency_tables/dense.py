@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,25 @@ Ints = NDArray[np.int64]
 _CHUNK = 1 << 14  # candidates a step: indices and latencies stay in the cache
 
 
+@dataclass(frozen=True)
+class MemoryCosts:
+    """What a candidate costs for the memory that it touches, besides its entries.
+
+    ``footprints_mb`` (entries,) are what the entries add to it; the cost in ms is linear between
+    ``knots_mb`` (K,), where it is ``costs_ms`` (K,).
+    """
+
+    footprints_mb: Array
+    knots_mb: Array
+    costs_ms: Array
+
+    def of(self, entries: Ints) -> Array:
+        """Costs (N,) in ms of candidates (N, slots)."""
+        return np.interp(self.footprints_mb[entries].sum(axis=1), self.knots_mb, self.costs_ms)
+
+
 class DenseLatencies:
-    """A latency is the overhead plus one entry a slot.
+    """A latency is the overhead plus one entry a slot, plus what the memory of all slots costs.
 
     An entry's index is the mixed-radix number of the genes that decide the slot, the first gene the
     most significant, after the entries of all slots before it.
@@ -24,6 +42,7 @@ class DenseLatencies:
         option_counts: how many values each gene has, (genes,).
         entries_ms: latencies of what can stand in the slots, slot after slot, (entries,) in ms.
         overhead_ms: what every candidate costs besides.
+        memory: what it costs besides for the memory that it touches.
     """
 
     def __init__(
@@ -33,13 +52,15 @@ class DenseLatencies:
         entries_ms: Array,
         *,
         overhead_ms: float = 0.0,
+        memory: MemoryCosts | None = None,
     ) -> None:
         self._weights, sizes = _mixed_radix(slots, option_counts)
         self._first = np.concatenate(([0], np.cumsum(sizes)[:-1]))
         if len(entries_ms) != sum(sizes):
             raise ValueError(f"{len(entries_ms)} entries for slots of {sum(sizes)} options")
         self._entries_ms = entries_ms
-        self.overhead_ms = overhead_ms
+        self._overhead_ms = overhead_ms
+        self._memory = memory
 
     def entries(self, genomes: Ints) -> Ints:
         """Indices (N, slots) of what stands in every slot of ``genomes`` (N, genes)."""
@@ -52,8 +73,15 @@ class DenseLatencies:
         result = np.empty(len(population))
         for start in range(0, len(population), _CHUNK):
             indices = self.entries(population[start : start + _CHUNK])
-            result[start : start + _CHUNK] = self._entries_ms[indices].sum(axis=1)
-        return result + self.overhead_ms
+            result[start : start + _CHUNK] = self._entries_ms[indices].sum(axis=1) + self._besides(indices)
+        return result
+
+    def overhead_ms(self, genomes: Ints) -> Array:
+        """What genomes (N, genes) cost in ms besides their entries, (N,)."""
+        return np.zeros(len(genomes)) + self._besides(self.entries(genomes))
+
+    def _besides(self, entries: Ints) -> Array | float:
+        return self._overhead_ms if self._memory is None else self._overhead_ms + self._memory.of(entries)
 
     __call__ = latency_ms
 

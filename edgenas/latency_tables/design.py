@@ -8,6 +8,10 @@ where p_k is the guess (profiled in place or interpolated), s_k a few shape term
 relative corrections of all kernels, of the family and of the kernel alone, and b, b_f and o_k what
 each call costs besides. Profilers round, perturb and add a constant per kernel; these terms take
 that out again, as far as the end-to-end times of whole networks tell.
+
+The sum is not all: a network whose weights and activations stay in a cache from run to run is faster
+than its kernels were elsewhere. So the overhead has one more term, piecewise linear in the megabytes
+that the whole network touches.
 """
 
 from __future__ import annotations
@@ -25,12 +29,16 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 OVERHEAD, SCALE, CALL = 0, 1, 2
-_FIXED = 3
+KNOTS_MB = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # sizes that caches have
+MEMORY = slice(3, 3 + len(KNOTS_MB))
+_FIXED = MEMORY.stop
 
 # The groups of coefficients that share one prior deviation, and that deviation before fitting:
 # relative for the corrections, in units of the shortest kernel for what a call costs.
-GROUPS = ("overhead", "scale", "call", "family_call", "family_scale", "kernel_scale", "kernel_call")
-PRIOR_DEVIATIONS = (5.0, 0.2, 0.7, 0.3, 0.08, 0.06, 0.1)
+GROUPS = (
+    "overhead", "scale", "call", "memory", "family_call", "family_scale", "kernel_scale", "kernel_call",
+)  # fmt: skip
+PRIOR_DEVIATIONS = (5.0, 0.2, 0.7, 0.05, 0.3, 0.08, 0.06, 0.1)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class Design:
     def __init__(self, guesses: KernelGuesses, keys: Sequence[str]) -> None:
         self.guesses = guesses
         self.unit_ms = guesses.shortest_ms
+        self.ms_per_mb = guesses.ms_per_mb
         self._families = {family: index for index, family in enumerate(guesses.families)}
         self._kernels = {key: index for index, key in enumerate(keys)}
         self._family_terms = _FIXED + len(self._families)
@@ -66,7 +75,15 @@ class Design:
 
     def groups(self) -> Ints:
         """For every coefficient the index of its group in ``GROUPS``, (size,)."""
-        lengths = (1, 1, 1, len(self._families), TERMS * len(self._families), len(self._kernels))
+        lengths = (
+            1,
+            1,
+            1,
+            len(KNOTS_MB),
+            len(self._families),
+            TERMS * len(self._families),
+            len(self._kernels),
+        )
         return np.repeat(np.arange(len(GROUPS)), (*lengths, len(self._kernels)))
 
     def column(self, key: str, guess: Guess) -> Column:
@@ -85,11 +102,13 @@ class Design:
         """A network as (coefficients (size,), sum of guesses in ms, own variance in ms squared)."""
         row = np.zeros(self.size)
         row[OVERHEAD] = self.unit_ms
-        base, variance = 0.0, 0.0
+        base, variance, megabytes = 0.0, 0.0, 0.0
         for key, count in kernels.items():
             column = columns[key]
             row[column.indices] += count * column.values  # the indices of one column are distinct
             base += count * column.guess.latency_ms
             # The same unknown kernel errs the same way each time it is called.
             variance += count**2 * column.own_variance
+            megabytes += count * column.guess.footprint_mb
+        row[MEMORY] = self.ms_per_mb * np.maximum(0.0, megabytes - np.array(KNOTS_MB))
         return row, base, variance

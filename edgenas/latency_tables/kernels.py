@@ -22,6 +22,10 @@ _WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 _FLOAT_DIGITS = 6
+_BYTES = {
+    "bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "double": 8,
+    "int64": 8, "uint64": 8,
+}  # fmt: skip
 
 # What ONNX Runtime and OpenVINO call a convolution after their fusion.
 _CONVOLUTIONS = frozenset(
@@ -163,6 +167,12 @@ def _channels_last(spec: KernelSpec) -> bool:
 def elements(tensor: TensorType) -> int:
     """Number of elements of a tensor; 1 for a scalar."""
     return math.prod(tensor.shape)
+
+
+def footprint_bytes(spec: KernelSpec) -> int:
+    """Memory that a kernel alone brings into the caches: its weights and what it writes."""
+    weights = spec.inputs[1:] if is_convolution(spec) or is_matrix_product(spec) else ()
+    return sum(elements(tensor) * _BYTES.get(tensor.dtype, 4) for tensor in (*weights, *spec.outputs))
 
 
 def macs_of(spec: KernelSpec) -> float:

@@ -35,6 +35,7 @@ class Posterior:
     factor: Array
     noise: float
     deviations: dict[str, float]
+    weights: Array
     loo_residual: Array
     loo_deviation: Array
 
@@ -88,6 +89,7 @@ def solve(
         factor=np.asarray(np.linalg.cholesky(covariance), np.float64),
         noise=float(np.sqrt(variances[-1])),
         deviations=dict(zip((*GROUPS, "noise"), np.exp(log_deviations).tolist(), strict=True)),
+        weights=alpha,
         loo_residual=alpha / diagonal,
         loo_deviation=1.0 / np.sqrt(diagonal),
     )

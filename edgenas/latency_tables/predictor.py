@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.errors import TableError, UnknownKernelsError
-from edgenas.latency_tables.design import OVERHEAD, Column, Design
+from edgenas.latency_tables.design import KNOTS_MB, MEMORY, OVERHEAD, Column, Design
 from edgenas.latency_tables.kernels import KernelSpec, spec_of
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
 from edgenas.latency_tables.posterior import Posterior, solve
@@ -26,6 +27,8 @@ _GAUSSIAN = 1.645  # 90 % of a normal distribution, until enough networks tell b
 _LEAST_TO_CALIBRATE = 20
 _FOLDS = 8
 _LEAST_SHARE = 0.02  # of its guess, that a kernel is taken to cost whatever the correction says
+_PINNINGS = 12
+_PIN_SD, _PIN_TOLERANCE = 0.01, 0.02  # relative to the guess
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,11 @@ class LatencyPredictor:
         """What a run costs besides its kernels."""
         return float(self.design.unit_ms * self.posterior.mean[OVERHEAD])
 
+    def memory_ms(self, footprint_mb: Array) -> Array:
+        """What networks that touch so many megabytes (N,) take longer than their kernels do alone."""
+        beyond = np.maximum(0.0, footprint_mb[:, None] - np.array(KNOTS_MB))
+        return np.asarray(self.design.ms_per_mb * (beyond @ self.posterior.mean[MEMORY]))
+
     def column(self, key: str) -> Column:
         """A kernel of the catalogue as a row of the linear model; its kind must be known."""
         if key not in self._columns:
@@ -143,11 +151,16 @@ class LatencyPredictor:
     def estimate_counts(self, counts: Mapping[str, int]) -> Estimate:
         """Latency of a network that calls each kernel of the catalogue so many times."""
         times = {key: count * self.kernel_ms(key) for key, count in counts.items()}
-        latency = self.overhead_ms + sum(times.values())
+        latency = self.overhead_of(counts) + sum(times.values())
         unseen = sum(time for key, time in times.items() if not self.measured(key))
         row, _, own = self.design.row(counts, {key: self.column(key) for key in counts})
         sd = float(self.deviation(row[None, :], np.array([own]), np.array([latency]))[0])
         return Estimate(latency, sd, unseen / latency)
+
+    def overhead_of(self, counts: Mapping[str, int]) -> float:
+        """What a run of these kernels costs besides the kernels."""
+        megabytes = sum(count * self.column(key).guess.footprint_mb for key, count in counts.items())
+        return self.overhead_ms + float(self.memory_ms(np.array([megabytes]))[0])
 
     def estimates(self, networks: Sequence[MeasuredNetwork]) -> Iterator[tuple[MeasuredNetwork, Estimate]]:
         """Estimates of measured networks from their kernels; those with unknown kernels are skipped."""
@@ -190,7 +203,7 @@ class LatencyPredictor:
             threads=self.threads,
             latency_ms=found.latency_ms,
             interval_ms=self.interval(found.latency_ms, found.sd_ms),
-            overhead_ms=self.overhead_ms,
+            overhead_ms=self.overhead_of(Counter(keys)),
             interpolated_share=found.interpolated_share,
             structure="host" if structure == "host" else "device",
             virtual_clock=self.virtual_clock,
@@ -212,15 +225,59 @@ def _posterior(
     networks: Sequence[MeasuredNetwork],
     deviations: dict[str, float] | None,
 ) -> Posterior:
-    keys = {key for network in networks for key in network.kernels}
+    """Reconciles the networks with the kernels, none of which may come out below its least price.
+
+    A kernel that does is pinned there like one more measurement; a pin that only holds a kernel down
+    is taken out again. Cutting prices off afterwards instead would make every network too slow.
+
+    Source: Nocedal and Wright, Numerical Optimization (2006), section 16.5 (active sets).
+    """
+    keys = sorted({key for network in networks for key in network.kernels})
     columns = {key: design.column(key, design.guesses.guess(key)) for key in keys}
+    measured = _network_rows(design, networks, columns)
+    candidates = _pinned_rows(design, columns)
+    pinned = np.zeros(len(keys), np.bool_)
+    posterior = solve(*measured, design.groups(), deviations=deviations)
+    for _ in range(_PINNINGS):
+        too_low = ~pinned & (candidates.rows @ posterior.mean < candidates.residual - _PIN_TOLERANCE)
+        pulls = np.zeros(len(keys), np.bool_)
+        pulls[np.flatnonzero(pinned)] = posterior.weights[len(networks) :] < 0
+        if not np.any(too_low | pulls):
+            break
+        pinned = (pinned & ~pulls) | too_low
+        both = _Rows(
+            *(np.concatenate([one, two[pinned]]) for one, two in zip(measured, candidates, strict=True))
+        )
+        posterior = solve(*both, design.groups(), deviations=posterior.deviations)
+    return posterior
+
+
+class _Rows(NamedTuple):
+    """Measurements of the linear model, relative: rows (N, D), residuals (N,), known variances (N,)."""
+
+    rows: Array
+    residual: Array
+    variance: Array
+
+
+def _network_rows(
+    design: Design, networks: Sequence[MeasuredNetwork], columns: Mapping[str, Column]
+) -> _Rows:
     rows, bases, own = zip(*(design.row(network.kernels, columns) for network in networks), strict=True)
     base = np.array(bases)
     latency = np.array([network.latency_ms for network in networks])
     noise = np.array([network.relative_noise for network in networks])
     known = (noise * latency / base) ** 2 + np.array(own) / base**2
-    scaled = np.array(rows) / base[:, None]
-    return solve(scaled, latency / base - 1.0, known, design.groups(), deviations=deviations)
+    return _Rows(np.array(rows) / base[:, None], latency / base - 1.0, known)
+
+
+def _pinned_rows(design: Design, columns: Mapping[str, Column]) -> _Rows:
+    """What it would be to have measured every kernel at its least price."""
+    rows = np.zeros((len(columns), design.size))
+    for index, column in enumerate(columns.values()):
+        rows[index, column.indices] = column.values / column.guess.latency_ms
+    count = len(columns)
+    return _Rows(rows, np.full(count, _LEAST_SHARE - 1.0), np.full(count, _PIN_SD**2))
 
 
 def _conformal_quantile(

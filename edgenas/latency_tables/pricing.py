@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.latency_tables.catalogue import KernelCatalogue
 from edgenas.latency_tables.features import FEATURES
+from edgenas.latency_tables.kernels import footprint_bytes
 from edgenas.latency_tables.regression import Settings, ShapeRegressor
-from edgenas.records import Record
 
 Array = NDArray[np.float64]
 
@@ -24,13 +25,17 @@ TERMS = 1 + len(_SHAPE_TERMS)
 _RELATED_LOG_SD = 0.6
 
 
-class Guess(Record):
-    """A kernel's time before the networks were looked at. ``log_sd`` is 0 where it was profiled."""
+class Guess(NamedTuple):
+    """A kernel's time before the networks were looked at. ``log_sd`` is 0 where it was profiled.
+
+    ``footprint_mb`` are the megabytes of its weights and of what it writes.
+    """
 
     latency_ms: float
     log_sd: float
     family: str
     terms: tuple[float, ...]
+    footprint_mb: float
 
     @property
     def measured(self) -> bool:
@@ -73,6 +78,12 @@ class KernelGuesses:
         return tuple(self._samples)
 
     @property
+    def ms_per_mb(self) -> float:
+        """Profiled milliseconds a megabyte of all kernels' footprints: the scale of what memory costs."""
+        megabytes = sum(footprint_bytes(self._catalogue.spec(key)) for key in self._profiled) / 1e6
+        return sum(self._profiled.values()) / megabytes if megabytes else 1.0
+
+    @property
     def shortest_ms(self) -> float:
         """What the cheapest twentieth of the profiled kernels take at most: the scale of overheads."""
         times = list(self._profiled.values())
@@ -102,12 +113,13 @@ class KernelGuesses:
         assert family is not None, "callers ask knows() first"
         shape = (features - self._centres[family])[list(_SHAPE_TERMS)] / 4.0
         terms = (1.0, *shape.tolist())
+        megabytes = footprint_bytes(self._catalogue.spec(key)) / 1e6
         if key in self._profiled:
-            return Guess(latency_ms=self._profiled[key], log_sd=0.0, family=family, terms=terms)
+            return Guess(self._profiled[key], 0.0, family, terms, megabytes)
         mean, deviation = self._regressor(family).predict(features[None, :])
         least = 1e-3 if family == self._catalogue.family(key) else _RELATED_LOG_SD
         log_sd = max(float(deviation[0]), least)
-        return Guess(latency_ms=math.exp(float(mean[0])), log_sd=log_sd, family=family, terms=terms)
+        return Guess(math.exp(float(mean[0])), log_sd, family, terms, megabytes)
 
     def _regressor(self, family: str) -> ShapeRegressor:
         if family not in self._regressors:

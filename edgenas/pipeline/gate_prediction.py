@@ -116,7 +116,7 @@ class PredictedLatency(LatencySource):
     def _finding(self, model: str, old: Kernels, new: Kernels) -> CheckFinding:
         was, now = self._ms(old), self._ms(new)
         changed = {key: new[key] - old[key] for key in {*old, *new} if new[key] != old[key]}
-        half = self._halfwidth_ms(changed, now - was)
+        half = self._halfwidth_ms(old, new, now - was)
         limit = was * (1.0 + self.allowed)
         guessed = sum(not self.predictor.measured(key) for key in changed)
         verdict: GateVerdict = "pass" if now <= limit else "fail"
@@ -136,14 +136,13 @@ class PredictedLatency(LatencySource):
             interval=interval,
         )
 
-    def _halfwidth_ms(self, changed: dict[str, int], difference_ms: float) -> float:
+    def _halfwidth_ms(self, old: Kernels, new: Kernels, difference_ms: float) -> float:
         """Half the 90 % interval of the difference: what both networks share errs alike in both."""
-        if not changed:
+        if old == new:
             return 0.0
-        columns = {key: self.predictor.column(key) for key in changed}
-        row, _, own = self.predictor.design.row(changed, columns)
-        row -= self.predictor.design.row({}, {})[0]
-        magnitude = np.array([abs(difference_ms)])
-        return float(
-            self.predictor.quantile * self.predictor.deviation(row[None, :], np.array([own]), magnitude)[0]
-        )
+        columns = {key: self.predictor.column(key) for key in {*old, *new}}
+        changed = {key: new[key] - old[key] for key in columns if new[key] != old[key]}
+        before, after = (self.predictor.design.row(kernels, columns)[0] for kernels in (old, new))
+        own = self.predictor.design.row(changed, columns)[2]
+        row, magnitude = (after - before)[None, :], np.array([abs(difference_ms)])
+        return float(self.predictor.quantile * self.predictor.deviation(row, np.array([own]), magnitude)[0])
