@@ -31,11 +31,14 @@ class Cover:
 def cover(space: SpaceLike, sample: Sampler, *, least: int, most: int, rng: np.random.Generator) -> Cover:
     """Picks networks greedily from a random pool until hardly anything in a random one is new.
 
+    What ``least`` leaves room for is filled with the pool's others as they come: networks that were
+    picked for what is rare in them are no sample of the space, and their errors not those of its networks.
+
     Args:
         space: the search space.
         sample: draws canonical genomes of it.
         least: networks in any case.
-        most: networks at most.
+        most: networks at most that are picked for what is new in them.
         rng: the source of the pool.
     """
     pool = np.unique(sample(rng, _POOL), axis=0)
@@ -43,15 +46,14 @@ def cover(space: SpaceLike, sample: Sampler, *, least: int, most: int, rng: np.r
     seen = np.zeros(contains.shape[1])
     left = np.ones(len(pool), np.bool_)
     chosen: list[int] = []
-    while len(chosen) < min(most, len(pool)):
-        if len(chosen) >= least and _unseen(contains, seen) < _ENOUGH:
-            break
+    while len(chosen) < min(most, len(pool)) and _unseen(contains, seen) >= _ENOUGH:
         gains = contains @ (_WORTH_OF_AGAIN**seen).astype(np.float32)
         best = int(np.argmax(np.where(left, gains, -1.0)))
         chosen.append(best)
         left[best] = False
         seen += contains[best]
-    return Cover(pool[chosen], 1.0 - _unseen(contains, seen))
+    others = rng.permutation(np.flatnonzero(left))[: max(0, least - len(chosen))]
+    return Cover(pool[[*chosen, *others]], 1.0 - _unseen(contains, seen + contains[others].sum(axis=0)))
 
 
 def _unseen(contains: NDArray[np.float32], seen: NDArray[np.float64]) -> float:
