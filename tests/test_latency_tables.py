@@ -21,9 +21,10 @@ from edgenas.latency_tables.database import Database
 from edgenas.latency_tables.evaluation import cross_validated, held_out_error, noise_floor
 from edgenas.latency_tables.integrity import verify
 from edgenas.latency_tables.kernel_networks import kernel_network
-from edgenas.latency_tables.kernels import KernelSpec, family_of, macs_of, spec_of
+from edgenas.latency_tables.kernels import KernelSpec, family_of, footprint_bytes, macs_of, spec_of
 from edgenas.latency_tables.layers import describe_layer
 from edgenas.latency_tables.observations import observe
+from edgenas.latency_tables.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.regression import ShapeRegressor
 from edgenas.latency_tables.rows import NetworkRow
@@ -46,6 +47,7 @@ ENVIRONMENT = Environment(
     supported_ir_version=10, supported_opset=21,
 )  # fmt: skip
 CALL_MS, OVERHEAD_MS, PROFILER_MS = 0.002, 0.01, 0.0015
+FETCHED_MS = 1.0  # a megabyte
 
 
 def traced(
@@ -92,9 +94,18 @@ def true_ms(kernel: TracedKernel) -> float:
 
 
 def fill(
-    table: LatencyTable, space_name: str, count: int, *, noise: float = 0.003, seed: int = 0
+    table: LatencyTable,
+    space_name: str,
+    count: int,
+    *,
+    noise: float = 0.003,
+    seed: int = 0,
+    cache_mb: float = math.inf,
 ) -> np.ndarray:
-    """Measures random float networks of a space on the synthetic device."""
+    """Measures random float networks of a space on the synthetic device.
+
+    What a network touches beyond ``cache_mb`` is fetched anew in every run.
+    """
     space, rng = get_space(space_name), np.random.default_rng(seed)
     genomes = space.sample(rng, count)
     for gene, choice in enumerate(space.choices):
@@ -117,7 +128,8 @@ def fill(
             for k in kernels
         )  # fmt: skip
         table.add_trace(trace_of(sha, seen), ENVIRONMENT)
-        truth = OVERHEAD_MS + sum(map(true_ms, kernels))
+        touched_mb = sum(footprint_bytes(spec_of(kernel)) for kernel in kernels) / 1e6
+        truth = OVERHEAD_MS + sum(map(true_ms, kernels)) + FETCHED_MS * max(0.0, touched_mb - cache_mb)
         rounds = tuple(float(truth * x) for x in rng.normal(1, noise, 10))
         table.add_latency(
             NetworkLatency(model_sha256=sha, threads=1, statistics=statistics(rounds)), ENVIRONMENT
@@ -392,6 +404,29 @@ def test_leaving_out_covers_what_the_interval_promises(
     assert 0.8 <= np.mean(held) <= 1.0
 
 
+def test_memory_beyond_a_cache_is_priced(tmp_path: Path) -> None:
+    table = LatencyTable.open(tmp_path / "cached.sqlite", create=True)
+    fill(table, "mobilenetv3-demo", 120, cache_mb=0.1)
+    observations = observe(table)
+    predictor = LatencyPredictor.fit_to(observations, observations.with_role("fit"))
+    error = held_out_error(predictor, observations.with_role("held-out"))
+    assert error is not None and error.rmspe < 0.02
+    fetched = predictor.memory_ms(np.array([0.2, 0.4]))
+    assert fetched[1] - fetched[0] > 0.5 * 0.2 * FETCHED_MS
+
+
+def test_no_kernel_is_priced_at_less_than_nothing(
+    measured: LatencyTable, predictor: LatencyPredictor
+) -> None:
+    keys = {key for network in observe(measured).networks for key in network.kernels}
+    columns = [predictor.column(key) for key in keys]
+    linear = [
+        one.guess.latency_ms + float(one.values @ predictor.posterior.mean[one.indices]) for one in columns
+    ]
+    assert min(linear) > 0.0
+    np.testing.assert_allclose([predictor.kernel_ms(key) for key in keys], linear, rtol=0.05)
+
+
 def test_an_unknown_kind_is_an_error_that_names_it(predictor: LatencyPredictor) -> None:
     kernel = traced("x", "a", (1, 4), (1, 4), kind="Wobble")
     with pytest.raises(UnknownKernelsError, match=r"Wobble\(1x4") as caught:
@@ -440,7 +475,8 @@ def test_compiled_and_slow_path_agree_to_the_last_digit(
     compiled = CompiledSpace.compile(space, measured, predictor)
     genomes = space.sample(np.random.default_rng(3), 300)
     slow = [
-        compiled.overhead_ms + sum(price.latency_ms for _, price in compiled.kernels(one)) for one in genomes
+        overhead + sum(price.latency_ms for _, price in compiled.kernels(one))
+        for one, overhead in zip(genomes, compiled.overhead_ms(genomes), strict=True)
     ]
     np.testing.assert_allclose(compiled.latency_ms(genomes), slow, rtol=0, atol=1e-9)
     low, high = compiled.interval_ms(genomes[:20]).T
@@ -491,3 +527,22 @@ def test_kernel_networks_are_valid_and_repeatable(index: int, scheme: str | None
     )
     onnx.checker.check_model(first, full_check=True)
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("scheme", [None, "u8s8"])
+def test_the_tour_shows_every_operator(scheme: str | None) -> None:
+    shown: set[str] = set()
+    for index in range(len(STOPS)):
+        model = tour_network(index, seed=1, int8_scheme=scheme, opset=17, ir_version=8)
+        onnx.checker.check_model(model, full_check=True)
+        shown |= {node.op_type for node in model.graph.node}
+    ordinary = {
+        "Add", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv",
+        "ConvTranspose", "DepthToSpace", "Div", "Erf", "Exp", "Expand", "Flatten", "Gather", "Gemm",
+        "GlobalAveragePool", "HardSigmoid", "HardSwish", "InstanceNormalization", "LSTM",
+        "LayerNormalization", "LeakyRelu", "MatMul", "Max", "MaxPool", "Min", "Mul", "NonMaxSuppression",
+        "PRelu", "Pad", "Pow", "ReduceMax", "ReduceMean", "Relu", "Reshape", "Resize", "RoiAlign",
+        "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "TopK",
+        "Transpose", "Unsqueeze", "Where",
+    }  # fmt: skip
+    assert ordinary <= shown

@@ -30,8 +30,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A table with a dozen float networks of the demo space."""
     found = Workspace(tmp_path_factory.mktemp("workspace"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profile_plan, "_LEAST", 12)
-        patch.setattr(profile_plan, "_MOST", {"fp32": 12, "int8": 12})
+        patch.setattr(profile_plan, "_PICKED", {"fp32": 12, "int8": 12})
+        patch.setattr(profile_plan, "_FITTED", {"fp32": 12, "int8": 12})
         profile(device="local", space=("mobilenetv3-demo",), precision=("fp32",), threads=1, workspace=found)
     return found
 

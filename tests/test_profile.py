@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,22 +15,31 @@ import numpy as np
 import onnx
 import pytest
 
-from edgenas.errors import ModelError, UsageError
+from edgenas.errors import ModelError, TableError, UsageError
 from edgenas.latency_tables.integrity import verify
+from edgenas.latency_tables.operator_tour import STOPS
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.pipeline import profile_plan
 from edgenas.pipeline.profile import profile
-from edgenas.pipeline.profile_plan import Target, interleaved, plan_kernels, plan_models, plan_space
+from edgenas.pipeline.profile_plan import (
+    Target,
+    interleaved,
+    plan_by_default,
+    plan_kernels,
+    plan_models,
+    plan_space,
+)
 from edgenas.search_spaces import build_onnx, get_space
 from edgenas.workspace import Workspace
 
 TARGET = Target(opset=17, ir_version=8, int8_scheme="u8s8")
 CODE = """
 import sys
+from edgenas.latency_tables.operator_tour import STOPS
 from edgenas.pipeline import profile_plan
 from edgenas.pipeline.profile import profile
 from edgenas.workspace import Workspace
-profile_plan._LEAST, profile_plan._MOST = 12, {"fp32": 12, "int8": 12}
+profile_plan._PICKED = profile_plan._FITTED = {"fp32": 12, "int8": 12}
 profile(
     device="local", space=("mobilenetv3-demo",), precision=("fp32",), threads=1,
     workspace=Workspace(sys.argv[1]),
@@ -39,8 +49,8 @@ profile(
 
 @pytest.fixture
 def small_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_plan, "_LEAST", 12)
-    monkeypatch.setattr(profile_plan, "_MOST", {"fp32": 12, "int8": 12})
+    monkeypatch.setattr(profile_plan, "_PICKED", {"fp32": 12, "int8": 12})
+    monkeypatch.setattr(profile_plan, "_FITTED", {"fp32": 12, "int8": 12})
 
 
 @pytest.fixture
@@ -85,13 +95,24 @@ def test_float_plans_are_float_and_int8_plans_mix(small_plans: None) -> None:
 
 
 def test_a_time_limit_cuts_all_plans_alike() -> None:
-    plans = [plan_kernels(precision, TARGET, seed=0) for precision in ("fp32", "int8")]
+    plans = [plan_kernels([precision], TARGET, seed=0) for precision in ("fp32", "int8")]
     half = interleaved(plans)[: sum(map(len, plans)) // 2]
     shares = [
         sum(one.precision == p for one in half) / len(plan)
         for p, plan in zip(("fp32", "int8"), plans, strict=True)
     ]
     assert shares == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_every_family_is_measured_before_anything_is_measured_in_depth() -> None:
+    kernels = plan_kernels(["fp32", "int8"], TARGET, seed=0)
+    space = plan_space(get_space("mobilenetv3-demo"), "fp32", TARGET, seed=0)
+    plan = plan_by_default(kernels, [space])
+    assert len(plan) == len(kernels) + len(space)
+    toured = {one.name for one in plan[: 2 * len(STOPS) + 60]}
+    assert {
+        f"kernels-{precision}-{name.lower()}" for name, _ in STOPS for precision in ("fp32", "int8")
+    } <= toured
 
 
 # --- models that users bring -----------------------------------------------------------------------
@@ -167,6 +188,7 @@ def _wait_for_rows(workspace: Workspace, count: int, process: subprocess.Popen[b
     for _ in range(600):
         if process.poll() is not None:
             return
-        if workspace.table_path("local").exists() and sum(rows(workspace).values()) >= count:
-            return
+        with contextlib.suppress(TableError):  # the file is there a moment before its schema
+            if workspace.table_path("local").exists() and sum(rows(workspace).values()) >= count:
+                return
         time.sleep(0.1)

@@ -15,9 +15,14 @@ import onnx
 
 from edgenas.latency_tables.sketch import Sketch
 
-_SIDES = (7, 8, 14, 16, 28, 32, 56, 64, 112, 160, 224)
-_CHANNELS = (3, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-_MOST_MACS = 4e7  # of one operator: some milliseconds at most
+_SIDES = (4, 7, 8, 10, 14, 16, 20, 28, 32, 40, 56, 64, 80, 112, 160, 224, 320)
+_IMAGE_SIDES = (32, 64, 96, 112, 128, 160, 224, 320)
+# Real networks' widths are seldom powers of two, and runtimes pad them to their vectors.
+_CHANNELS = (
+    3, 8, 12, 16, 20, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 120, 128, 144, 160, 184, 192, 240, 256, 320,
+    384, 480, 512, 576, 672, 768, 960, 1024, 1280, 1536, 2048,
+)  # fmt: skip
+_MOST_MACS = 1e8  # of one operator: some milliseconds at most
 _MOST_ELEMENTS = 8e5
 _STEPS = (4, 8)
 
@@ -46,7 +51,7 @@ def _run(step: Step, sketch: Sketch, rng: np.random.Generator) -> None:
 
 def _input_shape(rng: np.random.Generator) -> tuple[int, ...]:
     if rng.random() < 0.25:
-        return (1, 3, *(int(rng.choice(_SIDES[5:])),) * 2)
+        return (1, 3, *(int(rng.choice(_IMAGE_SIDES)),) * 2)
     side = int(rng.choice(_SIDES))
     fitting = [count for count in _CHANNELS if count * side * side <= _MOST_ELEMENTS / 2]
     return (1, int(rng.choice(fitting)), side, side)

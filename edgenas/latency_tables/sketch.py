@@ -64,6 +64,29 @@ class Sketch:
         self._shapes[self.value] = self.shape
         return self.value
 
+    def split(
+        self,
+        kind: str,
+        count: int,
+        *inputs: str,
+        shape: tuple[int, ...],
+        fused: bool = False,
+        **attributes: Any,
+    ) -> list[str]:
+        """Adds an operator with ``count`` outputs of one shape on the current value; gives their names."""
+        name = f"op{len(self._nodes)}/{kind.lower()}"
+        outputs = [f"{name}_out{position}" for position in range(count)]
+        node = helper.make_node(kind, [self.value, *inputs], outputs, name=name, **attributes)
+        self._nodes.append(node)
+        if not fused and self._scheme is not None:
+            outputs = [self._through_int8(output) for output in outputs]
+        self._shapes |= dict.fromkeys(outputs, shape)
+        return outputs
+
+    def shape_of(self, value: str) -> tuple[int, ...]:
+        """The shape of an earlier value."""
+        return self._shapes[value]
+
     def go_to(self, value: str) -> None:
         """Makes an earlier value the current one."""
         self.value, self.shape = value, self._shapes[value]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgenas.latency_tables.covering import cover
 from edgenas.latency_tables.kernel_networks import kernel_network
 from edgenas.latency_tables.layers import describe_layer
+from edgenas.latency_tables.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.rows import NetworkRow, Role
 from edgenas.pipeline.onnx_input import read_model, with_batch_one
 from edgenas.records import Environment, Precision
@@ -23,10 +24,12 @@ from edgenas.search_spaces import SearchSpace, build_onnx, macs, parameters
 
 Ints = NDArray[np.int64]
 
-_LEAST, _MOST = 40, {"fp32": 180, "int8": 260}
+# Networks of a space: so many that show what is new in them, and at least so many altogether.
+_PICKED, _FITTED = {"fp32": 200, "int8": 200}, {"fp32": 200, "int8": 300}
 _HELD_OUT_EVERY = 5  # one network in five never enters the fit
 _OPSET, _IR_VERSION = 17, 8
-_KERNEL_NETWORKS = {"fp32": 176, "int8": 132}
+_KERNEL_NETWORKS = {"fp32": 264, "int8": 198}
+_FAMILIES_FIRST = 22  # random kernel networks of each precision that are measured before anything else
 KERNELS = "kernels"  # what the networks over common kernel families are called instead of a space
 
 
@@ -158,7 +161,7 @@ class KernelNetwork(PlannedNetwork):
         )
 
     def recipe(self) -> str:
-        return _hash("kernels-1", self.index, self.seed, self.precision, self.target)
+        return _hash("kernels-2", self.index, self.seed, self.precision, self.target)
 
     def row(self, model_sha256: str) -> NetworkRow:
         return NetworkRow(
@@ -167,8 +170,52 @@ class KernelNetwork(PlannedNetwork):
         )  # fmt: skip
 
 
-def plan_kernels(precision: Precision, target: Target, *, seed: int) -> list[PlannedNetwork]:
-    """Random networks over the kernel families of ordinary models, so that any can be predicted."""
+@dataclass(frozen=True)
+class TourNetwork(KernelNetwork):
+    """The network about one operator. None is held out: no other network shows that operator for sure."""
+
+    def model(self) -> onnx.ModelProto:
+        return tour_network(
+            self.index,
+            seed=self.seed,
+            int8_scheme=self.target.int8_scheme if self.precision == "int8" else None,
+            opset=self.target.opset,
+            ir_version=self.target.ir_version,
+        )
+
+    def recipe(self) -> str:
+        return _hash("tour-1", STOPS[self.index][0], self.index, self.seed, self.precision, self.target)
+
+
+def plan_kernels(precisions: Sequence[Precision], target: Target, *, seed: int) -> list[PlannedNetwork]:
+    """Networks over the kernel families of ordinary models, so that any can be predicted.
+
+    Those that show every family once come first: where time is short the others are left out.
+    """
+    tours = [_tour(precision, target, seed) for precision in precisions]
+    chains = [_chains(precision, target, seed) for precision in precisions]
+    return [
+        *interleaved([*(plan[:_FAMILIES_FIRST] for plan in chains), *tours]),
+        *interleaved([plan[_FAMILIES_FIRST:] for plan in chains]),
+    ]
+
+
+def plan_by_default(
+    kernels: Sequence[PlannedNetwork], spaces: Sequence[Sequence[PlannedNetwork]]
+) -> list[PlannedNetwork]:
+    """First what shows every family of ``plan_kernels``, then everything else in proportion."""
+    first = 1 + max(index for index, network in enumerate(kernels) if isinstance(network, TourNetwork))
+    return [*kernels[:first], *interleaved([kernels[first:], *spaces])]
+
+
+def _tour(precision: Precision, target: Target, seed: int) -> list[PlannedNetwork]:
+    return [
+        TourNetwork(f"{KERNELS}-{precision}-{name.lower()}", precision, "fit", index, seed, target)
+        for index, (name, _) in enumerate(STOPS)
+    ]
+
+
+def _chains(precision: Precision, target: Target, seed: int) -> list[PlannedNetwork]:
     return [
         KernelNetwork(
             name=f"{KERNELS}-{precision}-{index}",
@@ -191,7 +238,7 @@ def plan_space(
     """
     rng = np.random.default_rng([seed, precision == "int8"])
     sampler = _Sampler(space, precision)
-    chosen = cover(space, sampler, least=_LEAST, most=_MOST[precision], rng=rng).genomes
+    chosen = cover(space, sampler, least=_FITTED[precision], most=_PICKED[precision], rng=rng).genomes
     judging = _fresh(sampler, chosen, held_out or len(chosen) // (_HELD_OUT_EVERY - 1), rng)
     networks = [
         *_numbered(space, precision, target, "fit", chosen),

@@ -13,7 +13,6 @@ from edgenas.records import (
     ProfileResult,
     QuantizeResult,
     SearchResult,
-    TableCell,
     TableSummary,
     TrainResult,
     ValidateResult,
@@ -64,5 +63,4 @@ class TableContents:
     environment: dict[str, Any]
     kernels: tuple[KernelRow, ...]
     networks: tuple[NetworkPoint, ...]
-    cells: tuple[TableCell, ...] = ()
     error: PredictionError | None = None
