@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Callable, List, NamedTuple, Optional
 
@@ -10,10 +11,10 @@ from .environment import frequency_mhz, temperature_c
 from .failures import AgentError
 
 # Shares and windows above which a round is repeated. The kernel counts in ticks of 10 ms, so that
-# windows shorter than five of them tell nothing.
-_SHORTEST_WINDOW_S = 0.05
+# windows shorter than ten of them tell nothing.
+_SHORTEST_WINDOW_S = 0.1
 _STOLEN_SHARE = 0.02
-_FOREIGN_CORES = 0.5
+_FOREIGN_CORES = 0.2
 _FREQUENCY_DROP = 0.1
 
 _COOLING_STEP_S = 1.0
@@ -22,7 +23,7 @@ _COOLING_MARGIN_C = 3.0
 
 
 class _Ticks(NamedTuple):
-    """Seconds since boot that all cores spent, and seconds of this process."""
+    """Seconds since boot that the cores of this process spent, and seconds of the process."""
 
     at: float
     busy_s: float
@@ -88,8 +89,13 @@ def cool_down(limit_c: Optional[float], report: Callable[[float], None]) -> None
 
 
 def _ticks() -> Optional[_Ticks]:
-    first = text_of("/proc/stat").partition("\n")[0].split()
-    if len(first) < 9:
+    """Work elsewhere does not count: only the cores that this process may run on are looked at."""
+    if not hasattr(os, "sched_getaffinity"):
         return None
-    user, nice, system, _, _, irq, soft_irq, stolen = (int(field) / 100 for field in first[1:9])
+    mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    lines = [line.split() for line in text_of("/proc/stat").splitlines()]
+    cores = [[int(field) / 100 for field in line[1:9]] for line in lines if line and line[0] in mine]
+    if not cores or len(cores[0]) < 8:
+        return None
+    user, nice, system, _, _, irq, soft_irq, stolen = (sum(column) for column in zip(*cores))  # noqa: B905
     return _Ticks(time.perf_counter(), user + nice + system + irq + soft_irq, stolen, time.process_time())

@@ -28,7 +28,8 @@ class MemoryCosts:
 
     def of(self, entries: Ints) -> Array:
         """Costs (N,) in ms of candidates (N, slots)."""
-        return np.interp(self.footprints_mb[entries].sum(axis=1), self.knots_mb, self.costs_ms)
+        touched_mb = self.footprints_mb[entries].sum(axis=1)
+        return np.asarray(np.interp(touched_mb, self.knots_mb, self.costs_ms))
 
 
 class DenseLatencies:

@@ -27,18 +27,19 @@ _SHORTEST_MS = 1e-4
 
 @dataclass(frozen=True)
 class MeasuredNetwork:
-    """One network with its end-to-end latency; ``rounds_ms`` pools the rounds of all passes."""
+    """One network with its end-to-end latency; ``rounds_ms`` are the rounds of each pass."""
 
     network: NetworkRow
     kernels: Counter[str]
     latency_ms: float
     relative_noise: float
-    rounds_ms: tuple[float, ...]
+    rounds_ms: tuple[tuple[float, ...], ...]
     passes_ms: tuple[float, ...]
 
     def halves_ms(self) -> tuple[float, float]:
-        """Latency by one half of the rounds and by the other, dealt alternately."""
-        return _median(self.rounds_ms[::2]), _median(self.rounds_ms[1::2] or self.rounds_ms)
+        """Latency by one half of the rounds of each pass and by the other, dealt alternately."""
+        even = _median([_median(rounds[::2]) for rounds in self.rounds_ms])
+        return even, _median([_median(rounds[1::2] or rounds) for rounds in self.rounds_ms])
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,9 @@ def _measured(
 
 def _pooled(network: NetworkRow, structure: TraceRow, rows: list[LatencyRow]) -> MeasuredNetwork:
     found = [row.statistics for row in rows if row.statistics is not None]
-    rounds = tuple(value for one in found for value in one.rounds_ms)
+    rounds = tuple(one.rounds_ms or (one.latency_ms,) for one in found)
     passes = tuple(one.latency_ms for one in found)
-    latency = _median(rounds or passes)
+    latency = _median(passes)  # a disturbed pass has the most rounds, so they are not pooled
     return MeasuredNetwork(
         network=network,
         kernels=Counter(sample.kernel for sample in structure.kernels),
@@ -177,14 +178,16 @@ def _pooled(network: NetworkRow, structure: TraceRow, rows: list[LatencyRow]) ->
     )
 
 
-def _relative_noise(rounds: tuple[float, ...], passes: tuple[float, ...], latency: float) -> float:
-    """Standard error of the median of the rounds, relative; at least what the passes differ by."""
-    if len(rounds) < 4:
+def _relative_noise(
+    rounds: tuple[tuple[float, ...], ...], passes: tuple[float, ...], latency: float
+) -> float:
+    """Standard error of the latency, relative: within the passes, at least what they differ by."""
+    if sum(map(len, rounds)) < 4:
         return 0.05
-    low, high = np.quantile(rounds, [0.25, 0.75])
-    within = 0.93 * (high - low) / np.sqrt(len(rounds))
-    between = np.std(passes) / np.sqrt(len(passes))
-    return float(max(within, between) / latency)
+    widths = [np.subtract(*np.quantile(one, [0.75, 0.25])) / np.sqrt(len(one)) for one in rounds]
+    within = 0.93 * min(widths)
+    between = _median([abs(one - latency) for one in passes])
+    return float(max(within, between / np.sqrt(len(passes))) / latency)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -246,7 +246,7 @@ def _depth_to_space(sketch: Sketch) -> None:
 
 def _resized(sketch: Sketch, mode: str, coordinates: str) -> None:
     _, channels, height, width = sketch.shape
-    extra = {"nearest_mode": "floor"} if mode == "nearest" else {}
+    extra: dict[str, Any] = {"nearest_mode": "floor"} if mode == "nearest" else {}
     scales = sketch.constant(np.array([1, 1, 2, 2], np.float32))
     shape = (1, channels, 2 * height, 2 * width)
     sketch.op(
