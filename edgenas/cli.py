@@ -441,11 +441,15 @@ def train(**options: Any) -> Any:
     metavar="NAME[:DETAIL]",
     default="auto",
     show_default=True,
-    help="supernet, predictor, proxy or another package's; auto: the supernet where --checkpoint is given.",
+    help="supernet, predictor, train, proxy, ...; auto: the supernet where --checkpoint is given.",
 )
 @click.option("--checkpoint", type=EXISTING, help="A supernet from `edgenas train`.")
 @click.option("--data", help="The data that the supernet was trained on.")
 @click.option("--evaluations", type=click.IntRange(1), help="How many candidates are scored.")
+@click.option("--workers", metavar="N|ray://...", help="Train and score candidates on Ray workers.")
+@click.option(
+    "--hyperparameters", is_flag=True, help="With --accuracy train: search those of the training as well."
+)
 @threads_option
 @seed_option
 def search(**options: Any) -> Any:

@@ -343,6 +343,9 @@ def _search(result: SearchResult) -> Iterator[Any]:
     yield table(f"Pareto front of {result.space}", headings, [row(c) for c in result.front])
     if result.best is not None:
         yield table("Best under the limit", headings, [row(result.best)])
+        if result.best.hyperparameters:
+            pairs = (f"{name} {value:.3g}" for name, value in result.best.hyperparameters.items())
+            yield "trained with " + ", ".join(pairs)
     yield (
         f"{result.evaluations} candidates scored in {result.elapsed_s:.1f} s; "
         f"seed {result.seed}; {result.strategy}"

@@ -11,6 +11,7 @@
     ├── TableError                               a latency table is missing, damaged or too new
     │   └── UnknownKernelsError                  nothing in the table can price these kernels
     ├── ModelError                               an ONNX file is corrupt, dynamic or unsupported
+    ├── DivergedError                            a training whose loss is not finite any more
     ├── DataError                                a data set is missing, empty or unreadable
     └── ArtifactError                            a file of a run is missing, damaged or too new
 
@@ -106,6 +107,10 @@ class UnknownKernelsError(TableError):
 
 class ModelError(EdgeNASError):
     """An ONNX file is corrupt, has dynamic dimensions or holds what is not supported."""
+
+
+class DivergedError(EdgeNASError):
+    """A training's loss is not finite any more: the learning rate is too large."""
 
 
 class DataError(EdgeNASError):

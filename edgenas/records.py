@@ -450,6 +450,7 @@ class Candidate(Record):
     """One network of a search space: its genes by name, and what is known about it.
 
     ``latency_ms`` is by device; ``latency_source`` says whether it was predicted or measured.
+    ``hyperparameters`` are those of its training where they were searched with it.
     """
 
     candidate: dict[str, Any]
@@ -461,6 +462,7 @@ class Candidate(Record):
     macs: int = 0
     parameters: int = 0
     feasible: bool = True
+    hyperparameters: dict[str, float] = {}
 
 
 class SearchResult(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from accuracy_source_contract import SMALL_SPACE, AccuracySourceContract, make_r
 
 from edgenas.errors import UnknownNameError, UsageError
 from edgenas.pipeline.accuracy_sources import ScoringRequest, get_source, resolved, source_names
+from edgenas.pipeline.workers import LocalWorkers
 from edgenas.search.predictor import AccuracyPredictor
 from edgenas.search_spaces import get_space
 
@@ -57,6 +59,62 @@ class TestPredictor(AccuracySourceContract):
     @pytest.fixture
     def request_(self, folder: Path, checkpoint: Path) -> ScoringRequest:
         return replace(make_request(folder, name="predictor", checkpoint=checkpoint), detail="24")
+
+
+class TestTrain(AccuracySourceContract):
+    source = "train"
+
+    @pytest.fixture
+    def request_(self, folder: Path) -> ScoringRequest:
+        pytest.importorskip("torch", reason="training needs torch: pip install edgenas[train]")
+        return replace(make_request(folder, name="train"), detail="3")
+
+
+def test_only_the_best_of_a_generation_are_trained_to_the_end(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs torch: pip install edgenas[train]")
+    scoring = get_source("train")(replace(make_request(folder, name="-"), detail="9", folder=tmp_path))
+    genomes = np.unique(scoring.space.sample(np.random.default_rng(3), 10), axis=0)[:7]
+    scores = scoring.source.score(genomes)
+    lines = [json.loads(line) for line in (tmp_path / "trainings.jsonl").read_text().splitlines()]
+    reached = {line["network"]: line["accuracy"] for line in lines}
+    assert [sum(key.endswith(f"@{epochs}") for key in reached) for epochs in (1, 3, 9)] == [7, 3, 1]
+    for genome, score in zip(genomes, scores, strict=True):
+        key = scoring.space.network(genome).fingerprint()
+        assert score == reached[key] == [v for k, v in reached.items() if k.startswith(f"{key}@")][-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["trainings.jsonl"]  # no checkpoint is left
+
+
+def test_a_killed_generation_goes_on_with_the_same_scores(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs torch: pip install edgenas[train]")
+
+    class Dying(LocalWorkers):
+        """Dies after four trainings."""
+
+        def run(self, task, items):
+            for index, result in super().run(task, items):
+                yield index, result
+                if len((tmp_path / "parts" / "trainings.jsonl").read_text().splitlines()) == 4:
+                    raise KeyboardInterrupt
+
+    whole, parts = (
+        replace(make_request(folder, name="-"), detail="3", folder=tmp_path / name)
+        for name in ("whole", "parts")
+    )
+    scoring = get_source("train")(whole)
+    genomes = np.unique(scoring.space.sample(np.random.default_rng(4), 8), axis=0)[:6]
+    expected = scoring.source.score(genomes)
+    with pytest.raises(KeyboardInterrupt):
+        get_source("train")(replace(parts, workers=Dying())).source.score(genomes)
+    assert np.array_equal(get_source("train")(parts).source.score(genomes), expected)
+    assert (tmp_path / "parts" / "trainings.jsonl").read_text() == (
+        tmp_path / "whole" / "trainings.jsonl"
+    ).read_text()
+
+
+@pytest.mark.parametrize("detail", ["many", "0"])
+def test_training_needs_a_number_of_epochs(folder: Path, detail: str) -> None:
+    with pytest.raises(UsageError, match="number of epochs"):
+        get_source("train")(replace(make_request(folder, name="-"), detail=detail))
 
 
 def test_a_predictor_learns_and_knows_its_error() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edgenas.errors import UnknownNameError
+from edgenas.pipeline.workers import LocalWorkers, Workers
 from edgenas.search.accuracy import AccuracySource
 from edgenas.search_spaces import SearchSpace
 from edgenas.workspace import Workspace
@@ -23,6 +24,7 @@ ENTRY_POINTS = "edgenas.accuracy_sources"
 AUTO = "auto"
 
 _BUILT_IN = {
+    "train": "edgenas.pipeline.scoring_train:train_scoring",
     "supernet": "edgenas.pipeline.scoring_supernet:supernet_scoring",
     "predictor": "edgenas.pipeline.scoring_predictor:predictor_scoring",
     "proxy": "edgenas.pipeline.scoring_proxy:proxy_scoring",
@@ -41,6 +43,7 @@ class ScoringRequest:
         seed: of everything random.
         folder: where the source may keep what is dear, such as scores.
         workspace: where runs and tables are.
+        workers: where candidates are trained and scored.
     """
 
     space: str | None
@@ -50,6 +53,7 @@ class ScoringRequest:
     seed: int
     folder: Path
     workspace: Workspace
+    workers: Workers = LocalWorkers()  # noqa: RUF009 - it holds nothing
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgenas.errors import UsageError
 from edgenas.files import file_sha256
 from edgenas.pipeline.accuracy_sources import Scoring, ScoringRequest
+from edgenas.pipeline.workers import LocalWorkers
 
 if TYPE_CHECKING:
     from edgenas.training.accuracy import SupernetAccuracy
@@ -32,20 +33,25 @@ def supernet_accuracy(request: ScoringRequest) -> tuple[SupernetAccuracy, str]:
         )
     if request.data is None:
         raise UsageError("a supernet scores on data", hint="add --data with what it was trained on")
-    from edgenas.datasets import load_dataset
-    from edgenas.search_spaces import get_space
     from edgenas.training.accuracy import SupernetAccuracy
-    from edgenas.training.compute import prepare, torch_device
-    from edgenas.training.data import TrainingData
-    from edgenas.training.supernets import load_supernet
+    from edgenas.training.compute import usable_cores
+    from edgenas.training.subnets import SupernetFile, load
 
-    device = torch_device("auto")
-    prepare(device)
-    dataset = load_dataset(request.data)
-    classes = len(dataset.class_names)
-    asked = get_space(request.space, classes=classes) if request.space is not None else None
-    supernet = load_supernet(request.checkpoint, device=device, space=asked)
-    size = supernet.space.network(supernet.space.largest()).input_shape[1:]
-    training = TrainingData(dataset, seed=request.seed, size=size, device=device)
-    source = SupernetAccuracy(supernet, training, cache=request.folder / "scores.jsonl")
-    return source, file_sha256(request.checkpoint)
+    sha256 = file_sha256(request.checkpoint)
+    file = SupernetFile(
+        checkpoint=str(request.checkpoint.resolve()),
+        sha256=sha256,
+        space=request.space,
+        data=request.data,
+        seed=request.seed,
+        threads=len(usable_cores()),
+    )
+    supernet, data = load(file)
+    source = SupernetAccuracy(
+        supernet,
+        data,
+        cache=request.folder / "scores.jsonl",
+        workers=None if isinstance(request.workers, LocalWorkers) else request.workers,
+        file=file,
+    )
+    return source, sha256

@@ -17,6 +17,8 @@ from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.pipeline.accuracy_sources import Scoring, ScoringRequest, resolved
 from edgenas.pipeline.finalists import measure_candidates
 from edgenas.pipeline.latency import compiled_latency, refuse_foreign_table
+from edgenas.pipeline.tuning import TuningLoop
+from edgenas.pipeline.workers import connected_workers
 from edgenas.progress import warn
 from edgenas.records import Candidate, SearchResult
 from edgenas.search.evolution import Evolution
@@ -45,6 +47,8 @@ def search(
     threads: int | None = None,
     seed: int = 0,
     folder: Path | None = None,
+    workers: str | None = None,
+    hyperparameters: bool = False,
     workspace: Workspace | None = None,
 ) -> SearchResult:
     """Searches candidates whose predicted latency keeps every limit, then measures the best of them.
@@ -63,6 +67,11 @@ def search(
         threads: threads that latencies are for; what the table has most of when None.
         seed: of every proposal.
         folder: where the search's state is kept; under ``runs/`` when None.
+        workers: a number of Ray workers on this machine, or the address of a Ray cluster; candidates
+            are trained and scored there with the same results. This process when None.
+        hyperparameters: with the accuracy source ``train``: learning rate, weight decay, batch size,
+            label smoothing and augmentation are searched with the architecture, in one Optuna study
+            (its TPE takes the place of ``strategy``) that goes on where it was stopped.
         workspace: where tables are; the current folder when None.
 
     Raises:
@@ -83,25 +92,28 @@ def search(
         threads=threads,
         seed=seed,
         folder=folder or workspace.runs / _folder_name(space, devices, latency_ms),
+        hyperparameters=hyperparameters,
         workspace=workspace,
     )
     get_strategy(strategy)
     factory, detail = resolved(accuracy, checkpoint)
-    scoring = factory(
-        ScoringRequest(
-            space=space,
-            data=data,
-            checkpoint=checkpoint,
-            detail=detail,
-            seed=seed,
-            folder=settings.folder,
-            workspace=workspace,
+    with connected_workers(workers) as connected:
+        scoring = factory(
+            ScoringRequest(
+                space=space,
+                data=data,
+                checkpoint=checkpoint,
+                detail=detail,
+                seed=seed,
+                folder=settings.folder,
+                workspace=workspace,
+                workers=connected,
+            )
         )
-    )
-    latencies = {
-        one: compiled_latency(scoring.space, one, threads=threads, workspace=workspace) for one in devices
-    }
-    return _Search(settings, scoring, latencies).result(started)
+        latencies = {
+            one: compiled_latency(scoring.space, one, threads=threads, workspace=workspace) for one in devices
+        }
+        return _Search(settings, scoring, latencies).result(started)
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,7 @@ class _Settings:
     threads: int | None
     seed: int
     folder: Path
+    hyperparameters: bool
     workspace: Workspace
 
     @property
@@ -147,17 +160,46 @@ class _Search:
             _refuse_unreachable(
                 self.space, latencies[one], one, limit_ms, unit=settings.unit(one), seed=settings.seed
             )
-        self.loop = SearchLoop(
-            get_strategy(settings.strategy)(problem, seed=settings.seed, evaluations=evaluations),
-            self.accuracy,
-            evaluations=evaluations,
-            path=settings.folder / "state.json",
-            identity={"scores": scoring.identity, "seed": settings.seed, "table": self._table_identity()},
+        self.loop = (
+            self._tuning_loop(problem, evaluations)
+            if settings.hyperparameters
+            else self._search_loop(problem, evaluations)
         )
         self._interrupted = False
         self._measured: dict[bytes, dict[str, float]] = {}
         self._confirmed: dict[bytes, float] = {}
         self._described_rows: dict[tuple[int, bool], Candidate] = {}
+
+    def _search_loop(self, problem: Problem, evaluations: int) -> SearchLoop:
+        settings = self.settings
+        return SearchLoop(
+            get_strategy(settings.strategy)(problem, seed=settings.seed, evaluations=evaluations),
+            self.accuracy,
+            evaluations=evaluations,
+            path=settings.folder / "state.json",
+            identity={
+                "scores": self.scoring.identity, "seed": settings.seed, "table": self._table_identity()
+            },
+        )  # fmt: skip
+
+    def _tuning_loop(self, problem: Problem, evaluations: int) -> TuningLoop:
+        from edgenas.training.from_scratch import TrainingAccuracy
+
+        if not isinstance(self.accuracy, TrainingAccuracy):
+            raise UsageError(
+                f"hyper-parameters are searched by training, accuracies come from '{self.accuracy.name}'",
+                hint="add --accuracy train",
+            )
+        settings = self.settings
+        limits = " ".join(f"{limit:g}" for limit in settings.limits_ms)
+        return TuningLoop(
+            problem,
+            self.accuracy,
+            evaluations=evaluations,
+            folder=settings.folder,
+            seed=settings.seed,
+            identity=f"{self.space.name} {self.scoring.identity} {self._table_identity()} {limits}",
+        )
 
     def result(self, started: float) -> SearchResult:
         """Runs the loop, measures finalists and says which one is best."""
@@ -219,7 +261,7 @@ class _Search:
             space=self.space.name,
             devices=settings.devices,
             limits_ms=settings.limits_ms,
-            strategy=settings.strategy,
+            strategy="tpe" if settings.hyperparameters else settings.strategy,
             accuracy_source=self.accuracy.name,
             accuracy_rmse=self.scoring.rmse,
             seed=settings.seed,
@@ -238,10 +280,11 @@ class _Search:
         genome = self.loop.history.genomes[row]
         key = (row, genome.tobytes() in self._measured)
         if key not in self._described_rows:  # every generation shows all of them again
-            self._described_rows[key] = self._described(genome, float(self.loop.scores[row]))
+            trained_with = self.loop.hyperparameters(row) if isinstance(self.loop, TuningLoop) else {}
+            self._described_rows[key] = self._described(genome, float(self.loop.scores[row]), trained_with)
         return self._described_rows[key]
 
-    def _described(self, genome: Genomes, accuracy: float) -> Candidate:
+    def _described(self, genome: Genomes, accuracy: float, hyperparameters: dict[str, float]) -> Candidate:
         predicted = {one: float(latency(genome[None])[0]) for one, latency in self.latencies.items()}
         measured = self._measured.get(genome.tobytes())
         latency_ms = measured or predicted
@@ -260,6 +303,7 @@ class _Search:
             macs=macs(network),
             parameters=parameters(network),
             feasible=all(value <= limit for value, limit in limits),
+            hyperparameters=hyperparameters,
         )
 
     def _save(self, record: SearchResult) -> None:

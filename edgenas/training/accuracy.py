@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from edgenas.errors import ArtifactError
 from edgenas.progress import track
 from edgenas.search_spaces.space import Genomes, SearchSpace
 from edgenas.training.data import TrainingData
+from edgenas.training.scores import ScoreStore
+from edgenas.training.subnets import Subnet, SupernetFile, score_subnet
 from edgenas.training.supernet import Supernet
 from edgenas.training.supernets import subnet_accuracy
-
-VERSION = 1
+from edgenas.training.workers import Workers
 
 
 class SupernetAccuracy:
@@ -24,14 +24,29 @@ class SupernetAccuracy:
 
     Int8 layers are simulated. A network is scored once: results are appended to ``cache`` as they
     come, and only lines of the same weights and images are used.
+
+    Args:
+        supernet: whose weights.
+        data: whose validation images.
+        cache: the file of scores.
+        workers: who scores ``file``'s networks in the place of this process, if anybody.
+        file: the same supernet and images as workers find them.
     """
 
     name = "supernet"
 
-    def __init__(self, supernet: Supernet, data: TrainingData, *, cache: Path) -> None:
-        self._supernet, self._data, self._cache = supernet, data, cache
-        self._source = _fingerprint(supernet, data)
-        self._known = _read(cache, self._source)
+    def __init__(
+        self,
+        supernet: Supernet,
+        data: TrainingData,
+        *,
+        cache: Path,
+        workers: Workers | None = None,
+        file: SupernetFile | None = None,
+    ) -> None:
+        self._supernet, self._data = supernet, data
+        self._workers, self._file = workers, file
+        self._scores = ScoreStore(cache, _fingerprint(supernet, data))
 
     @property
     def space(self) -> SearchSpace:
@@ -41,47 +56,25 @@ class SupernetAccuracy:
     def score(self, genomes: Genomes) -> npt.NDArray[np.float64]:
         """Accuracies (N,) of genomes (N, genes)."""
         networks = [self._supernet.space.network(genome).fingerprint() for genome in genomes]
-        new = {key: genome for key, genome in zip(networks, genomes, strict=True) if key not in self._known}
+        known = self._scores.known
+        new = {key: genome for key, genome in zip(networks, genomes, strict=True) if key not in known}
         if new:
+            keys = list(new)
             with track("Scoring networks", total=len(new)) as task:
-                for key, genome in new.items():
-                    self._store(key, genome, subnet_accuracy(self._supernet, genome, self._data))
+                for index, accuracy in self._measured(list(new.values())):
+                    self._scores.add(keys[index], new[keys[index]], accuracy)
                     task.advance()
-        return np.array([self._known[key] for key in networks], np.float64)
+        return np.array([known[key] for key in networks], np.float64)
 
-    def _store(self, key: str, genome: Genomes, accuracy: float) -> None:
-        line = {
-            "version": VERSION,
-            "source": self._source,
-            "network": key,
-            "genome": [int(gene) for gene in genome],
-            "accuracy": accuracy,
-        }
-        self._cache.parent.mkdir(parents=True, exist_ok=True)
-        with self._cache.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        self._known[key] = accuracy
-
-
-def _read(cache: Path, source: str) -> dict[str, float]:
-    """What the cache knows about ``source``; the end of a line that a kill cut off is dropped."""
-    if not cache.exists():
-        return {}
-    text = cache.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        cache.write_text(whole, encoding="utf-8")
-    try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-        newest = max((line["version"] for line in lines), default=VERSION)
-        known = {line["network"]: float(line["accuracy"]) for line in lines if line["source"] == source}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{cache} is damaged: {error}", hint="delete it; scores are measured again"
-        ) from error
-    if newest > VERSION:
-        raise ArtifactError(f"{cache} has version {newest}, this EdgeNAS reads up to {VERSION}")
-    return known
+    def _measured(self, genomes: Sequence[Genomes]) -> Iterator[tuple[int, float]]:
+        """Index and accuracy of each genome as it comes; 0 where a worker kept dying of it."""
+        if self._workers is None or self._file is None:
+            for index, genome in enumerate(genomes):
+                yield index, subnet_accuracy(self._supernet, genome, self._data)
+            return
+        subnets = [Subnet(supernet=self._file, genome=tuple(map(int, genome))) for genome in genomes]
+        for index, accuracy in self._workers.run(score_subnet, subnets):
+            yield index, accuracy or 0.0
 
 
 def _fingerprint(supernet: Supernet, data: TrainingData) -> str:

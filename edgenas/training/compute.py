@@ -34,7 +34,7 @@ def torch_device(name: str = "auto") -> torch.device:
 
 def prepare(device: torch.device, threads: int | None = None) -> None:
     """Sets the threads of torch (all cores when None), repeatable kernels and, on the CPU, the allocator."""
-    torch.set_num_threads(threads or len(_usable_cores()))
+    torch.set_num_threads(threads or len(usable_cores()))
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
@@ -42,7 +42,8 @@ def prepare(device: torch.device, threads: int | None = None) -> None:
         _keep_freed_memory()
 
 
-def _usable_cores() -> set[int]:
+def usable_cores() -> set[int]:
+    """Numbers of the cores that this process may run on."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgenas.errors import EdgeNASError
+from edgenas.errors import DivergedError
 from edgenas.progress import Task, track, warn
 from edgenas.records import EpochRecord
 from edgenas.training.budget import Budget, Clock, StepBudget, load_step_budget, save_step_budget
@@ -85,13 +85,16 @@ class Loop:
         self._clock = Clock()
         self._epochs: list[EpochRecord] = []
 
-    def run(self, description: str) -> tuple[EpochRecord, ...]:
-        """Trains to the end of the budget; what a checkpoint holds is not done again."""
+    def run(self, description: str, *, until_epoch: int | None = None) -> tuple[EpochRecord, ...]:
+        """Trains to the end of the budget; what a checkpoint holds is not done again.
+
+        With ``until_epoch`` it pauses after so many epochs; the next run goes on from there.
+        """
         if not self._resumed():
             self._steps = self._affordable_steps()
         with track(description, total=1.0) as task:
             task.advance(self._fraction)
-            while self._step < self._steps:
+            while self._step < self._steps and len(self._epochs) < (until_epoch or math.inf):
                 self._epoch(task)
         self._learner.module.eval()
         return tuple(self._epochs)
@@ -155,7 +158,7 @@ class Loop:
             losses = self._learn_all(batches, generator, task)
         loss = float(torch.stack(losses).mean())
         if not math.isfinite(loss):
-            raise EdgeNASError(
+            raise DivergedError(
                 f"training diverged in epoch {len(self._epochs) + 1}: the loss is {loss}",
                 hint=f"try a smaller learning rate than {self._recipe.learning_rate}",
             )

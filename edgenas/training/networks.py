@@ -94,6 +94,7 @@ def train_network(
     recipe: Recipe | None = None,
     state: Mapping[str, Tensor] | None = None,
     teacher: Teacher | None = None,
+    until_epoch: int | None = None,
 ) -> TrainedNetwork:
     """The trained network; its checkpoint is ``folder/network.pt``.
 
@@ -102,6 +103,7 @@ def train_network(
     Args:
         state: weights to start from (``Supernet.subnet_state``); drawn from ``seed`` when None.
         teacher: whose soft output to learn from beside the labels.
+        until_epoch: pauses after so many epochs of the budget; the next call goes on from there.
 
     Raises:
         ArtifactError: the checkpoint in ``folder`` cannot be read.
@@ -124,7 +126,7 @@ def train_network(
         identity=f"{network.fingerprint()} {_digest(state)} {teacher is not None}",
         facts={"network": network.to_json()},
     )
-    epochs = loop.run(f"Training {network.name}")
+    epochs = loop.run(f"Training {network.name}", until_epoch=until_epoch)
     return TrainedNetwork(
         network=network,
         module=module,

@@ -1,0 +1,125 @@
+"""Where candidates are trained and scored: in this process, or on Ray workers here and elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from edgenas.errors import UsageError
+from edgenas.progress import say, warn
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+RETRIES = 2
+_CLUSTER = "ray://"
+
+
+class Workers(ABC):
+    """Runs a function on many items. Results do not depend on where, nor on how many there are."""
+
+    @abstractmethod
+    def run(
+        self, task: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result | None]]:
+        """``(index, result)`` of every item as it comes; None where its worker died again and again.
+
+        Args:
+            task: a function of a module, or a ``functools.partial`` of one.
+            items: records and plain values.
+        """
+
+
+class LocalWorkers(Workers):
+    """One item after the other in this process."""
+
+    def run(
+        self, task: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result | None]]:
+        for index, item in enumerate(items):
+            yield index, task(item)
+
+
+class RayWorkers(Workers):
+    """Ray's workers. An item whose worker dies is run again on another one, up to twice.
+
+    An error that the task raises is raised here.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def run(
+        self, task: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result | None]]:
+        remote = self._ray.remote(num_cpus=1, max_retries=RETRIES)(_on_worker)
+        running = {remote.remote(task, item): index for index, item in enumerate(items)}
+        while running:
+            finished, _ = self._ray.wait(list(running), num_returns=1)
+            index = running.pop(finished[0])
+            try:
+                yield index, self._ray.get(finished[0])
+            except self._ray.exceptions.WorkerCrashedError:
+                warn(f"a worker died {RETRIES + 1} times with the same candidate, which is given up")
+                yield index, None
+
+
+def _on_worker(task: Callable[[Any], Any], item: Any) -> Any:
+    """What a Ray worker runs; its own name keeps tasks readable in Ray's tools."""
+    return task(item)
+
+
+@contextlib.contextmanager
+def connected_workers(asked: str | None) -> Iterator[Workers]:
+    """The workers that ``--workers`` means, for the time of the block.
+
+    Args:
+        asked: None for this process, a number for so many Ray workers on this machine, or the address
+            of a Ray cluster, ``ray://HOST:PORT``, whose machines see the data and the run's folder
+            under the same paths.
+
+    Raises:
+        UsageError: Ray is not installed, or it is neither a number nor an address, or nothing answers there.
+    """
+    if asked is None:
+        yield LocalWorkers()
+        return
+    cluster = asked.startswith(_CLUSTER)
+    if not cluster and not (asked.isdigit() and int(asked)):
+        raise UsageError(
+            f"--workers {asked} is neither a number of workers nor the address of a Ray cluster",
+            hint="--workers 4, or --workers ray://HOST:10001",
+        )
+    ray = _ray()
+    try:
+        if cluster:
+            ray.init(address=asked, logging_level="ERROR")
+        else:
+            # The local scheduler listens on loopback alone; no dashboard, no usage statistics.
+            ray.init(
+                num_cpus=int(asked), include_dashboard=False, logging_level="ERROR", log_to_driver=False,
+                _node_ip_address="127.0.0.1",
+            )  # fmt: skip
+    except ConnectionError as error:
+        raise UsageError(f"no Ray cluster answers at {asked}", hint="start one: ray start --head") from error
+    say(
+        f"candidates are trained and scored on {asked} Ray workers"
+        if not cluster
+        else f"connected to {asked}"
+    )
+    try:
+        yield RayWorkers(ray)
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--workers needs Ray", hint="pip install 'edgenas[ray]'") from error
+    return ray
