@@ -419,7 +419,8 @@ def _gate(result: CheckResult) -> Iterator[Any]:
     if result.updated and result.verdict == "pass":
         yield f"accepted as the new baseline: {result.baseline}"
         return
-    how = f"latency {result.latency_source}, {result.threads} threads, {result.elapsed_s:.1f} s"
+    cores = "1 thread" if result.threads == 1 else f"{result.threads} threads"
+    how = f"latency {result.latency_source}, {cores}, {result.elapsed_s:.1f} s"
     yield f"{result.verdict}: {result.baseline} ({how})"
     undecided = {f.verdict for f in result.findings} - {"pass", "fail", *result.tolerated}
     yield from (f"{verdict}: {_UNDECIDED[verdict]}" for verdict in sorted(undecided))

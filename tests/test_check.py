@@ -567,6 +567,8 @@ def test_names_from_models_break_nothing() -> None:
     )
     text = markdown(result)
     assert "<script>" not in text
+    assert "- ❌ a\\|b'&lt;script>" in text
+    assert text.count("\n- ") == 2  # what did not pass stands above the table
     assert all(line.count("|") - line.count("\\|") == 8 for line in text.splitlines() if line.startswith("|"))
     suites = {suite.get("name"): suite for suite in ElementTree.fromstring(junit(result))}
     assert suites["m"].get("failures") == "0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from xml.etree import ElementTree
 
@@ -26,17 +27,28 @@ def _markdown(result: CheckResult) -> str:
         f"Device `{_plain(result.device)}`, {threads(result.threads)}, baseline `{_plain(result.baseline)}`."
         + clock,
         "",
+    ]
+    missed = [finding for finding in result.findings if finding.verdict != "pass"]
+    lines += [f"- {MARKS[finding.verdict]} {_plain(sentence(finding))}" for finding in missed]
+    summary = f"{len(result.findings)} findings"
+    lines += ["", f"<details{' open' if missed else ''}><summary>{summary}</summary>", ""]
+    lines += [*_table(result.findings), "", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def _table(findings: Sequence[CheckFinding]) -> list[str]:
+    lines = [
         "| model | metric | baseline | now | limit | verdict | |",
         "|---|---|--:|--:|--:|---|---|",
     ]
-    for finding in result.findings:
+    for finding in findings:
         values = [
             finding_value(finding, number) for number in (finding.baseline, finding.value, finding.limit)
         ]
         verdict = f"{MARKS[finding.verdict]} {finding.verdict}"
         cells = [_plain(finding.model), _plain(finding.metric), *values, verdict, _plain(finding.note)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def junit(result: CheckResult) -> str:
