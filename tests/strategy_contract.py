@@ -112,12 +112,15 @@ class StrategyContract:
         with pytest.raises(ArtifactError):
             self.make(problem).restore(saved.state(), History(8, len(problem.objectives)))
 
-    def test_a_small_space_is_walked_to_its_end_and_no_further(self) -> None:
-        problem = grid_problem(("accuracy",), maximum=5.0)
+    @pytest.mark.parametrize(("maximum", "evaluations"), [(5.0, 10_000), (2.6, 40)])
+    def test_a_small_space_is_walked_to_its_end_and_no_further(
+        self, maximum: float, evaluations: int
+    ) -> None:
+        problem = grid_problem(("accuracy",), maximum=maximum)
         grid = np.indices(GridSpace.option_counts).reshape(8, -1).T
         reachable = np.unique(GridSpace().canonical(grid), axis=0)
-        reachable = reachable[cost(reachable) <= 5.0]
-        strategy = self.make(problem, evaluations=10_000)
+        reachable = reachable[cost(reachable) <= maximum]
+        strategy = self.make(problem, evaluations=evaluations)
         found = []
         while len(genomes := strategy.ask(40)):
             found.append(genomes)

@@ -72,6 +72,8 @@ class Adviser:
         """Children of what was evaluated, and of the best of these by prediction."""
         pool = self._unseen(breed(POOL), seen)
         for _ in range(ROUNDS.get(len(self._problem.objectives), 1) - 1):
+            if not len(pool):
+                break  # a small space has been seen in full
             parents = pool[peel(self._means(pool), POOL // 4)]
             rng = self._variation.rng
             first, second = (parents[rng.integers(0, len(parents), POOL)] for _ in range(2))
