@@ -117,7 +117,12 @@ class _Bar(Task):
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """Text that came from a device or a model, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
 
 
 def show_error(error: EdgeNASError) -> None:
@@ -135,7 +140,7 @@ def show(result: object) -> None:
     # Piped output is for files and pages: it must not be cut at an assumed width of 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for part in _parts(result):
-        console.print(part)
+        console.print(printable(part) if isinstance(part, str) else part)
 
 
 def _parts(result: object) -> Iterator[Any]:
@@ -144,7 +149,10 @@ def _parts(result: object) -> Iterator[Any]:
         with latencies_of(virtual=_is_virtual(result)):
             yield from view(result) if view else _fields(result)
     elif isinstance(result, tuple | list):
-        if result and isinstance(result[0], Record):
+        if result and type(result[0]) in _VIEWS:
+            for record in result:
+                yield from _parts(record)
+        elif result and isinstance(result[0], Record):
             yield records_table("", result)
         else:
             yield from (str(item) for item in result)
@@ -167,7 +175,7 @@ def table(title: str, headings: Sequence[str], rows: Rows) -> Table:
     for heading in headings:
         built.add_column(heading, overflow="fold")
     for row in rows:
-        built.add_row(*(Text(cell) for cell in row))
+        built.add_row(*(Text(printable(cell)) for cell in row))
     return built
 
 

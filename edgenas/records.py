@@ -76,6 +76,7 @@ class Environment(Record):
     throttled: bool | None = None
     load_1m: float | None = None
     free_memory_bytes: int | None = None
+    unix_time_s: float | None = None
 
     def fingerprint(self) -> str:
         """Hash of what latency depends on and what does not change from minute to minute."""

@@ -498,8 +498,10 @@ def compared(**changes: Any) -> bytes:
         message("error", {"kind": 1}),
         message("event", "words", name="loading"),
         compared(latency_p50_ms=1).replace(b"1.0", b"NaN"),
+        b'{"id":3,"kind":"result","name":"","data":' + b"[" * 5000 + b"]" * 5000 + b"}\n",
+        b'{"id":3,"kind":"result","name":"","data":[' + b"{}," * 700_000 + b"{}]}\n",
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_nonsense_is_one_clear_error(tmp_path: Path, answer: bytes) -> None:
     hostile = Hostile(tmp_path)
@@ -540,6 +542,7 @@ Lines = st.one_of(
     st.builds(message, st.sampled_from(["event", "result", "error"]), Json, name=st.text(max_size=8)),
     st.builds(lambda value: message("result", {"results": {"0" * 64: value}}), Json),
     st.builds(lambda value: compared(rounds_ms=[value], latency_ms=value), Json),
+    st.builds(lambda value: message("result", [{"complete": value, "size": 1}]), Json),
     st.builds(lambda value: message("result", {"runs": 1, "run_latency_ms": 1, "kernels": [value]}), Json),
 )
 
@@ -563,6 +566,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
             lambda device: device.characterise("0" * 64, threads=1),
             lambda device: list(device.evaluate("0" * 64, {"x": "1" * 64}, threads=1)),
             lambda device: device.refresh_environment(),
+            lambda device: device.present(["0" * 64]),
         ]
     ),
 )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,96 +14,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from loopback_sshd import SSHD, Server, free_port
 from small_models import QUICK, executable, write_images, write_model
 
 from edgenas.device_profiles import DeviceProfile, load_profile
-from edgenas.errors import DeviceUnreachableError, UsageError
+from edgenas.errors import DeviceError, DeviceUnreachableError, UsageError
 from edgenas.measuring import connect
 from edgenas.measuring.archive import agent_archive
 from edgenas.measuring.remote_probe import probe_script, read_probe
+from edgenas.measuring.ssh import SshConnection
+from edgenas.pipeline.device import _date
 from edgenas.pipeline.device_setup import device_add, device_setup
 from edgenas.workspace import Workspace
-
-_SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin")
-
-
-class Server:
-    """A private sshd, its keys, and a client configuration that knows it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = _free_port()
-        for name in ("host", "user"):
-            subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
-            )
-        public = (folder / "host.pub").read_text().split()
-        (folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public[0]} {public[1]}\n")
-        home = folder / "home"
-        home.mkdir()
-        (folder / "sshd_config").write_text(
-            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
-            f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nPasswordAuthentication no\n"
-            f"KbdInteractiveAuthentication no\nSetEnv EDGENAS_CACHE={home}\n"
-        )
-        self.config = folder / "config"
-        self.config.write_text(
-            f"Host board\n  HostName 127.0.0.1\n  Port {self.port}\n  User {getpass.getuser()}\n"
-            f"  IdentityFile {folder}/user\n  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n"
-            "  RequestTTY force\n  LocalForward 9 127.0.0.1:9\n"
-        )
-        self.profile = DeviceProfile(
-            id="board",
-            description="loopback",
-            connection="ssh",
-            ssh_config=str(self.config),
-            python=sys.executable,
-        )
-        self.start()
-
-    def start(self) -> None:
-        Path("/run/sshd").mkdir(exist_ok=True)
-        log = (self.folder / "log").open("ab")
-        assert _SSHD is not None
-        self.process = subprocess.Popen(
-            [_SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")], stderr=log, start_new_session=True
-        )
-        log.close()
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError((self.folder / "log").read_text())
-
-    def cut(self) -> None:
-        """Ends every connection, as a device does that loses its power; sshd's children share no group."""
-        for entry in Path("/proc").glob("[0-9]*/stat"):
-            with_parent = _parent(entry)
-            if with_parent == self.process.pid:
-                os.kill(int(entry.parent.name), signal.SIGKILL)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-
-
-def _parent(stat: Path) -> int:
-    try:
-        return int(stat.read_text().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if _SSHD is None or shutil.which("ssh") is None:
+    if SSHD is None or shutil.which("ssh") is None:
         pytest.skip("needs sshd and ssh: apt-get install openssh-server")
     if os.geteuid() != 0:
         pytest.skip("a private sshd needs root here, for /run/sshd")
@@ -232,7 +157,7 @@ def test_unreachable_devices_say_why(
         )
         text = text.replace(f"{server.folder}/user", str(tmp_path / "other"))
     elif change == "port":
-        text = text.replace(str(server.port), str(_free_port()))
+        text = text.replace(str(server.port), str(free_port()))
     else:
         text = text.replace("127.0.0.1\n  Port", "no-such-host.invalid\n  Port")
     config = tmp_path / "config"
@@ -292,7 +217,11 @@ def test_add_names_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert load_profile("kitchen", workspace) == added
     assert added.facts == load_profile("rpi4", workspace).facts
     assert device_add("rpi5", host="five", workspace=workspace).threads == 4
-    with pytest.raises(UsageError, match="ssh destination"):
+    other = device_add("kitchen-openvino", profile="rpi4", host="pi", runtime="openvino", workspace=workspace)
+    assert load_profile("kitchen-openvino", workspace).runtime == other.runtime == "openvino"
+    with pytest.raises(UsageError, match="runtime 'tflite'"):
+        device_add("kitchen", profile="rpi4", host="pi", runtime="tflite", workspace=workspace)
+    with pytest.raises(UsageError, match="cannot be a device"):
         device_add("rpi4", host="-oProxyCommand=true", workspace=workspace)
     with pytest.raises(UsageError, match="name"):
         device_add("../rpi4", profile="rpi4", host="pi", workspace=workspace)
@@ -322,3 +251,152 @@ def test_setup_installs_and_removes(
         assert device.trace(model, threads=1, runs=1).kernels
     assert device_setup("board", remove=True, workspace=workspace).removed
     assert not (server.folder / "home" / "venv").exists()
+
+
+# --- faults ----------------------------------------------------------------------------------------
+
+
+def test_master_of_a_killed_program_ends_by_itself(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgenas.measuring.ssh._IDLE_S", 1)
+    connection = SshConnection(server.profile)
+    assert connection.run("echo here").strip() == "here"
+    socket = connection._control
+    assert socket.exists()
+    for _ in range(200):
+        if not socket.exists():
+            break
+        time.sleep(0.05)
+    assert not socket.exists()
+    connection.close()
+
+
+def test_device_that_reboots_is_waited_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.measuring.agent._BACK_OFF_S", (0.1,) * 100)
+    with connect(server.profile) as device:
+        models = [device.ship(write_model(tmp_path / f"{width}.onnx", width=width)) for width in (4, 5)]
+
+        def reboot() -> None:
+            server.cut()
+            server.stop()
+            time.sleep(1)
+            shutil.rmtree(server.folder / "home")  # a disk in memory, as the virtual boards have
+            (server.folder / "home").mkdir()
+            server.start()
+
+        rebooting = threading.Timer(0.5, reboot)
+        rebooting.start()
+        networks = list(device.compare(models, threads=1, min_rounds=600, max_rounds=600))
+        rebooting.join()
+        assert [network.error for network in networks] == [None, None]
+
+
+_ANOTHER_VERSION = """#!{python}
+import sys, runpy, pathlib
+version = pathlib.Path({file!r}).read_text()
+if version:
+    import onnxruntime
+    onnxruntime.__version__ = version
+sys.argv = sys.argv[1:]
+if sys.argv[0] == "-c":
+    exec(sys.argv[1])
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def _with_version(server: Server, folder: Path, version: str) -> tuple[DeviceProfile, Path]:
+    file = folder / "version"
+    file.write_text(version)
+    text = _ANOTHER_VERSION.format(python=sys.executable, file=str(file))
+    return msgspec.structs.replace(server.profile, python=executable(folder / "python", text)), file
+
+
+def test_device_that_comes_back_with_another_runtime_is_told(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.measuring.agent._BACK_OFF_S", (0.1,) * 5)
+    profile, file = _with_version(server, tmp_path, "1.99.0")
+    with connect(profile) as device:
+        model = device.ship(write_model(tmp_path / "m.onnx"))
+        file.write_text("1.98.0")
+        server.cut()
+        with pytest.raises(DeviceError, match="'board' came back as another device") as caught:
+            device.trace(model, threads=1, runs=1)
+    assert "runtime_version 1.98.0 instead of 1.99.0" in caught.value.message
+    assert "the same command" in caught.value.hint
+
+
+def test_runtime_that_is_too_old_names_the_setup(server: Server, tmp_path: Path) -> None:
+    profile, _ = _with_version(server, tmp_path, "1.15.1")
+    with pytest.raises(DeviceUnreachableError, match="is too old") as caught, connect(profile):
+        pass
+    assert "onnxruntime 1.15.1" in caught.value.message
+    assert "edgenas device setup board" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("python", "message", "hint"),
+    [
+        (None, "'board' has no Python 3.9 or later; found: none", "install python3 there"),
+        ('echo "3.7 64"', "'board' has no Python 3.9 or later; found: 3.7", "install python3 there"),
+        ('echo "3.11 32"', "'board' has a 32-bit user space", "64-bit system"),
+    ],
+)
+def test_device_without_a_usable_python(
+    server: Server, tmp_path: Path, python: str | None, message: str, hint: str
+) -> None:
+    """What stands in the device's PATH decides; the probe runs there for real."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in ("sh", "mkdir", "uname", "wc", "cat", "env"):
+        (folder / tool).symlink_to(shutil.which(tool) or "")
+    if python is not None:
+        executable(folder / "python3", f"#!/bin/sh\n{python}\n")
+    profile = msgspec.structs.replace(server.profile, python=None)
+    refused = pytest.raises(DeviceUnreachableError, match=message)
+    with server.set_environment(PATH=str(folder), HOME=str(tmp_path)), refused as caught, connect(profile):
+        pass
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(("size_kib", "message"), [(16, "No space left"), (1024, "the disk is full")])
+def test_full_disk_says_what_to_do(server: Server, tmp_path: Path, size_kib: int, message: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(disk)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        refused = pytest.raises(DeviceError, match=message)
+        small = server.set_environment(EDGENAS_CACHE=str(disk))
+        with small, refused as caught, connect(server.profile) as device:
+            device.ship(write_model(tmp_path / "m.onnx"))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert "board" in caught.value.message
+    assert "free some space" in caught.value.hint
+
+
+def test_wrong_clock_is_a_finding(server: Server, tmp_path: Path) -> None:
+    text = f"""#!{sys.executable}
+import sys, runpy, time
+time.time = lambda: 86400.0
+sys.argv = sys.argv[1:]
+if sys.argv[0] == "-c":
+    exec(sys.argv[1])
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    with connect(
+        msgspec.structs.replace(server.profile, python=executable(tmp_path / "python", text))
+    ) as device:
+        finding = _date(device.environment)
+    assert finding.verdict == "warning"
+    assert finding.value.startswith("1970-01-02 00:00, ")
+    assert "timedatectl" in finding.advice

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import re
+import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -44,6 +45,7 @@ def read_environment(backend: Backend) -> Dict[str, Any]:
         "throttled": throttled(),
         "load_1m": os.getloadavg()[0],
         "free_memory_bytes": free_memory_bytes(),
+        "unix_time_s": time.time(),
     }
 
 

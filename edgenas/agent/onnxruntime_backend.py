@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, List, Tuple
@@ -17,12 +18,19 @@ from .versions import newest_accepted
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _TRACE_WARMUP = 3
+_OLDEST = (1, 16)
 _DTYPES = {
     "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
     "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(uint16)": "uint16", "tensor(int16)": "int16",
     "tensor(uint32)": "uint32", "tensor(int32)": "int32", "tensor(uint64)": "uint64",
     "tensor(int64)": "int64", "tensor(bool)": "bool",
 }  # fmt: skip
+
+
+def version_of(text: str) -> Tuple[int, ...]:
+    """The leading numbers of a version, such as (1, 16) of ``1.16.3+cpu``."""
+    numbers = re.match(r"(\d+)\.(\d+)", text)
+    return tuple(map(int, numbers.groups())) if numbers else ()
 
 
 class OnnxRuntimeBackend(Backend):
@@ -35,6 +43,11 @@ class OnnxRuntimeBackend(Backend):
             import onnxruntime
         except ImportError as error:
             raise AgentError("device", f"onnxruntime cannot be imported: {error}") from error
+        if version_of(onnxruntime.__version__) < _OLDEST:
+            oldest = ".".join(map(str, _OLDEST))
+            raise AgentError(
+                "device", f"onnxruntime {onnxruntime.__version__} is too old, {oldest} is needed"
+            )
         self._ort = onnxruntime
         onnxruntime.set_default_logger_severity(4)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgenas.device_profiles import DeviceProfile
-from edgenas.errors import AgentProtocolError, DeviceUnreachableError, MeasurementError
+from edgenas.errors import AgentProtocolError, DeviceError, DeviceUnreachableError, MeasurementError
 from edgenas.measuring import messages
 from edgenas.measuring.comparison import ComparePlan, Comparer
 from edgenas.measuring.connection import Connection
@@ -26,7 +26,8 @@ _Outputs = dict[str, npt.NDArray[Any]]
 _Done = TypeVar("_Done")
 # An instruction-count clock repeats itself; more runs would only tell the same again.
 _VIRTUAL_RUNS = 2
-_BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+# Three minutes in all: a small board takes one to start anew.
+_BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 30.0, 30.0, 30.0, 30.0)
 
 
 class Agent:
@@ -63,6 +64,12 @@ class Agent:
         content = self._shipper.hash_of(path)
         self._steadily(lambda: self._shipper.ensure([content]))
         return content
+
+    def present(self, contents: Sequence[str]) -> set[str]:
+        """Those of the contents that the device has in its cache now; one request for all of them."""
+        if not contents:
+            return set()
+        return self._steadily(lambda: self._shipper.present(contents))
 
     def compare(
         self,
@@ -217,7 +224,9 @@ class Agent:
                 return  # with the agent the evaluation ended, too
 
     def _read_environment(self) -> Environment:
-        found = self._steadily(lambda: self._conversation.ask("environment", Environment))
+        return self._labelled(self._steadily(lambda: self._conversation.ask("environment", Environment)))
+
+    def _labelled(self, found: Environment) -> Environment:
         return msgspec.structs.replace(found, virtual_clock=found.virtual_clock or self.profile.virtual)
 
     def _measured(self, contents: Sequence[str], ask: Callable[[], _Done]) -> _Done:
@@ -237,8 +246,11 @@ class Agent:
 
     def _steadily(self, ask: Callable[[], _Done]) -> _Done:
         """Asks again, with back-off, when the connection is lost; a crash of the agent is raised."""
+        known, reason = bool(self._conversation.starts), ""
         for pause_s in (*_BACK_OFF_S, math.inf):
             try:
+                if known and reason:
+                    self._check_that_it_is_the_same()
                 return ask()
             except AgentEndedError as ended:
                 if not ended.end.lost:
@@ -257,9 +269,37 @@ class Agent:
             hint=f"everything measured so far is kept; try: edgenas device check {self.profile.id}",
         )
 
+    def _check_that_it_is_the_same(self) -> None:
+        """What comes after a lost connection must be measured where the rest was.
+
+        Raises:
+            DeviceError: another runtime or another processor answers now.
+        """
+        before, now = self.environment, self._conversation.ask("environment", Environment)
+        now = self._labelled(now)
+        if now.fingerprint() != before.fingerprint():
+            changed = (
+                f"{name} {getattr(now, name)} instead of {getattr(before, name)}"
+                for name in (
+                    "runtime_version",
+                    "cpu_model",
+                    "cpu_features",
+                    "cores",
+                    "architecture",
+                    "runtime",
+                )
+                if getattr(now, name) != getattr(before, name)
+            )
+            raise DeviceError(
+                f"'{self.profile.id}' came back as another device: {', '.join(changed)}",
+                hint="what was measured is kept; the same command goes on with the device as it is now",
+            )
+
     def _crashed(self, ended: AgentEndedError) -> MeasurementError:
         return MeasurementError(
-            f"'{self.profile.id}' could not run the model: {ended.end.reason}", reason=ended.end.reason
+            f"'{self.profile.id}' could not run the model: {ended.end.reason}",
+            reason=ended.end.reason,
+            hint=f"how much memory is free there: edgenas device check {self.profile.id}",
         )
 
     def _checked(self, check: Callable[[Any], _Done], value: Any) -> _Done:

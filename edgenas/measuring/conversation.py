@@ -60,6 +60,7 @@ class Conversation:
         self._pipe: AgentPipe | None = None
         self._number = 0
         self._told: set[str] = set()
+        self._named = f"'{self._profile.id}': "
         self._patience = _VIRTUAL_SLOWNESS if self._profile.virtual else 1.0
         self.starts = 0
 
@@ -115,7 +116,7 @@ class Conversation:
         except DeviceError as error:
             self.close()
             raise DeviceUnreachableError(
-                f"'{self._profile.id}' cannot measure: {error.message}",
+                f"'{self._profile.id}' cannot measure: {error.message.removeprefix(self._named)}",
                 hint=self._connection.hint(error.message),
             ) from error
 
@@ -175,7 +176,7 @@ class Conversation:
                 f"'{self._profile.id}' does not keep {failure.message[:12]} in its cache"
             )
         if failure.kind == "device":
-            return DeviceError(f"'{self._profile.id}': {failure.message}")
+            return DeviceError(self._named + failure.message, hint=self._connection.hint(failure.message))
         if failure.kind == "request":
             return AgentProtocolError(f"the agent of '{self._profile.id}' refused: {failure.message}")
         return MeasurementError(

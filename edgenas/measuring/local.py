@@ -44,8 +44,13 @@ class LocalConnection(Connection):
         return End(lost=False, reason=f"the agent was ended by {name}{memory}")
 
     def hint(self, stderr: str) -> str:
+        if "disk is full" in stderr:
+            return "free some space, or: edgenas clean --yes"
+        if "stays at" in stderr:
+            return "cool it, or raise temperature_limit_c in its profile"
         runtime = self.profile.runtime
-        return f"install the runtime into this environment: pip install {runtime}" if stderr else ""
+        newer = "--upgrade " if "too old" in stderr else ""
+        return f"install the runtime into this environment: pip install {newer}{runtime}" if stderr else ""
 
     def close(self) -> None:
         """Nothing is held."""

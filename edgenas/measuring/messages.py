@@ -9,6 +9,7 @@ import msgspec
 from edgenas.records import KernelTrace, LatencyStatistics, TracedKernel
 
 PROTOCOL = 1
+_MOST_ELEMENTS = 1_000_000
 
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -118,7 +119,14 @@ def decoded(data: msgspec.Raw | bytes, answer: type[Answer]) -> Answer:
     Raises:
         ValueError: it is not what was expected.
     """
-    return msgspec.json.decode(data, type=answer)
+    content = bytes(data)
+    # Every element costs a hundred bytes here, and one to send; the numbers of arrays travel in base64.
+    if content.count(b",") + content.count(b"{") > _MOST_ELEMENTS:
+        raise ValueError(f"a message of more than {_MOST_ELEMENTS} elements")
+    try:
+        return msgspec.json.decode(content, type=answer)
+    except RecursionError:
+        raise ValueError("a message that is nested too deeply") from None
 
 
 def plausible(statistics: LatencyStatistics) -> LatencyStatistics:

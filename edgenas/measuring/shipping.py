@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgenas.errors import MeasurementError
+from edgenas.errors import AgentProtocolError, MeasurementError
 from edgenas.measuring.conversation import Conversation
 from edgenas.measuring.messages import Presence
 from edgenas.progress import Task, track
@@ -36,17 +36,28 @@ class Shipper:
         self._sources[self._hashes[key]] = path
         return self._hashes[key]
 
+    def present(self, contents: Iterable[str]) -> set[str]:
+        """Those of the contents that the device has, complete."""
+        return {content for content, presence in self._presences(contents) if presence.complete}
+
     def ensure(self, contents: Iterable[str]) -> None:
         """Sends what the device does not have.
 
         Raises:
             MeasurementError: something is missing there whose file is no longer here.
         """
-        wanted = list(dict.fromkeys(contents))
-        present = self._conversation.ask("have", list[Presence], contents=wanted)
-        for content, presence in zip(wanted, present, strict=True):
+        for content, presence in self._presences(contents):
             if not presence.complete:
                 self._send(content, presence.size)
+
+    def _presences(self, contents: Iterable[str]) -> list[tuple[str, Presence]]:
+        wanted = list(dict.fromkeys(contents))
+        found = self._conversation.ask("have", list[Presence], contents=wanted)
+        if len(found) != len(wanted):
+            raise AgentProtocolError(
+                f"the device was asked for {len(wanted)} contents and told of {len(found)}"
+            )
+        return list(zip(wanted, found, strict=True))
 
     def _send(self, content: str, start: int) -> None:
         path = self._sources.get(content)

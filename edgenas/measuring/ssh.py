@@ -36,6 +36,8 @@ _OPTIONS = (
     "-o", "LogLevel=ERROR",
 )  # fmt: skip
 _COMMAND_S = 120.0
+# A master that nobody uses ends by itself: that of a program which was killed cannot be told to.
+_IDLE_S = 120
 _TRANSPORT_FAILED = 255
 # ssh itself ends with 255 when the remote process is killed by a signal; a shell in between turns
 # that into 128 + the signal, and 255 means the connection again.
@@ -55,7 +57,10 @@ _HINTS = (
     ("Network is unreachable", "is this machine in the device's network?"),
     ("cannot be imported", "install what the agent needs: edgenas device setup {device}"),
     ("No module named", "install what the agent needs: edgenas device setup {device}"),
-    ("No space left", "free some space on the device"),
+    ("is too old", "install what the agent needs: edgenas device setup {device}"),
+    ("No space left", "free some space on the device, or: edgenas device setup {device} --remove"),
+    ("disk is full", "free some space on the device, or: edgenas device setup {device} --remove"),
+    ("stays at", "cool it, or raise temperature_limit_c in its profile"),
 )
 
 
@@ -167,7 +172,7 @@ class SshConnection(Connection):
         log = Path(self._sockets.name) / "master.log"
         with log.open("wb") as stderr:
             done = subprocess.run(
-                [*self._ssh(), "-M", "-N", "-f", "-o", "ControlPersist=no", self.host],
+                [*self._ssh(), "-M", "-N", "-f", "-o", f"ControlPersist={_IDLE_S}", self.host],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

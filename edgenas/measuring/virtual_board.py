@@ -167,7 +167,8 @@ class VirtualBoard:
             # One nanosecond of guest time for each instruction, whatever the host is doing.
             "-icount", "shift=0", "-nographic", "-nodefaults", "-serial", f"file:{self._console}",
             "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"),
-            "-append", "console=ttyAMA0 rdinit=/init loglevel=4",
+            # Addresses that are drawn anew for every process would cost now more instructions, now fewer.
+            "-append", "console=ttyAMA0 rdinit=/init loglevel=4 norandmaps",
             "-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22",
             "-device", "virtio-net-pci,netdev=net,romfile=",
         ]  # fmt: skip

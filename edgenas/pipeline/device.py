@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edgenas.device_profiles import DeviceProfile, list_profiles, load_profile
@@ -17,6 +19,7 @@ _LITTLE_MEMORY_BYTES = 256 << 20
 # Two networks that differ by less than this are what a search has to tell apart.
 _GOOD_FLOOR, _POOR_FLOOR = 0.02, 0.05
 _ROUNDS = 16
+_CLOCKS_APART_S = 300.0
 
 
 def device_list(*, workspace: Workspace | None = None) -> tuple[DeviceSummary, ...]:
@@ -136,6 +139,7 @@ def _moving_findings(environment: Environment, profile: DeviceProfile) -> tuple[
         _throttling(environment),
         _free_memory(environment),
         _load(environment),
+        _date(environment),
     )
 
 
@@ -209,6 +213,20 @@ def _load(environment: Environment) -> DeviceFinding:
         value=f"{environment.load_1m:.2f} over {environment.cores} cores",
         verdict="warning" if busy else "ok",
         advice="other work on the device blurs every latency; stop it" if busy else "",
+    )
+
+
+def _date(environment: Environment) -> DeviceFinding:
+    if environment.unix_time_s is None:
+        return _unknown("date")
+    apart_s = environment.unix_time_s - time.time()
+    wrong = abs(apart_s) > _CLOCKS_APART_S
+    date = datetime.fromtimestamp(environment.unix_time_s, UTC).isoformat(" ", "minutes")[:16]
+    return DeviceFinding(
+        name="date",
+        value=date + (f", {abs(apart_s):.0f} s {'ahead' if apart_s > 0 else 'behind'}" if wrong else ""),
+        verdict="warning" if wrong else "ok",
+        advice="latencies are right, but downloads fail: sudo timedatectl set-ntp true" if wrong else "",
     )
 
 
