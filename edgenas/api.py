@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgenas.pipeline.clean import clean
     from edgenas.pipeline.demo import demo
     from edgenas.pipeline.device import device_check, device_list, device_show
+    from edgenas.pipeline.device_setup import device_add, device_setup, device_start, device_stop
     from edgenas.pipeline.predict import predict
     from edgenas.pipeline.profile import profile
     from edgenas.pipeline.quantize import quantize
@@ -39,9 +40,13 @@ __all__ = [
     "ci_init",
     "clean",
     "demo",
+    "device_add",
     "device_check",
     "device_list",
+    "device_setup",
     "device_show",
+    "device_start",
+    "device_stop",
     "predict",
     "profile",
     "quantize",
@@ -58,10 +63,15 @@ __all__ = [
     "validate",
 ]
 
+_FILES = {
+    "ci_init": "ci_init",
+    **dict.fromkeys(("device_add", "device_setup", "device_start", "device_stop"), "device_setup"),
+}
+
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'edgenas.api' has no attribute '{name}'")
-    # ci_init stands in pipeline/ci_init.py, table_show in pipeline/table.py
-    stem = name if name == "ci_init" else name.split("_", maxsplit=1)[0]
+    # device_start stands in pipeline/device_setup.py, ci_init in pipeline/ci_init.py, table_show in table.py
+    stem = _FILES.get(name, name.split("_", maxsplit=1)[0])
     return getattr(importlib.import_module(f"edgenas.pipeline.{stem}"), name)

@@ -206,7 +206,12 @@ def device_check(device_id: str, threads: int | None) -> Any:
     "--host", required=True, metavar="H", help="What ssh calls it: a name of ~/.ssh/config or user@host."
 )
 @click.option("--profile", metavar="P", help="The kind of board (default: ID, where it is a profile's name).")
-def device_add(device_id: str, host: str, profile: str | None) -> Any:
+@click.option(
+    "--runtime",
+    type=click.Choice(["onnxruntime", "openvino"]),
+    help="What executes the models there (default: the profile's).",
+)
+def device_add(device_id: str, host: str, **options: Any) -> Any:
     """Name a device that ssh reaches.
 
     \b
@@ -215,7 +220,7 @@ def device_add(device_id: str, host: str, profile: str | None) -> Any:
     """
     from edgenas.pipeline import device_setup as stage
 
-    return stage.device_add(device_id, host=host, profile=profile)
+    return stage.device_add(device_id, host=host, **options)
 
 
 @_command(device, "setup")
@@ -262,7 +267,7 @@ def device_stop(device_id: str) -> Any:
 
 
 @_command(cli)
-@device_option
+@click.option("--device", metavar="ID", multiple=True, help="The device; several are measured side by side.")
 @click.option("--space", multiple=True, help="A search space to cover; may be repeated.")
 @click.option("--model", multiple=True, type=EXISTING, help="An ONNX model to measure; may be repeated.")
 @click.option("--precision", type=_Listed("fp32", "int8"), default="fp32,int8", show_default=True)
@@ -271,7 +276,7 @@ def device_stop(device_id: str) -> Any:
 )
 @threads_option
 @seed_option
-def profile(**options: Any) -> Any:
+def profile(device: tuple[str, ...], **options: Any) -> Any:
     """Measure kernels and networks on a device into its latency table; always resumes.
 
     \b
@@ -279,8 +284,11 @@ def profile(**options: Any) -> Any:
       edgenas profile --device local --space mobilenetv3-demo
     """
     from edgenas.pipeline.profile import profile as stage
+    from edgenas.pipeline.profile_several import profile_several
 
-    return stage(**options)
+    if len(device) > 1:
+        return profile_several(device, **options)
+    return stage(device=device[0] if device else None, **options)
 
 
 @cli.group()

@@ -13,8 +13,8 @@ from edgenas.files import write_atomically
 from edgenas.workspace import Workspace, configuration_folder
 
 
-def add_profile(device: str, base: str, host: str, workspace: Workspace) -> DeviceProfile:
-    """A profile like ``base`` for the device at ``host``, kept in the user's own folder.
+def add_profile(device: str, base: str, changes: dict[str, str], workspace: Workspace) -> DeviceProfile:
+    """A profile like ``base`` but for some values (the host, the runtime), kept in the user's own folder.
 
     Raises:
         UnknownNameError: there is no profile ``base``.
@@ -30,10 +30,13 @@ def add_profile(device: str, base: str, host: str, workspace: Workspace) -> Devi
             f"'{base}' is not a device that one connects to; its connection is {found.connection}"
         )
     try:
-        values = {**msgspec.to_builtins(found), "id": device, "host": host}
+        values = {**msgspec.to_builtins(found), **changes, "id": device}
         profile = msgspec.convert(values, DeviceProfile)
     except msgspec.ValidationError as error:
-        raise UsageError(f"'{host}' cannot be an ssh destination: {error}", hint="write USER@HOST") from error
+        told = ", ".join(f"{name} '{value}'" for name, value in changes.items())
+        raise UsageError(
+            f"{told} cannot be a device's: {error}", hint="a host is an ssh destination: USER@HOST"
+        ) from error
     write_atomically(configuration_folder() / "device_profiles" / f"{device}.toml", _toml(profile))
     return profile
 

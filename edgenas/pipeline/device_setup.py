@@ -14,7 +14,12 @@ from edgenas.workspace import Workspace
 
 
 def device_add(
-    device: str, *, host: str, profile: str | None = None, workspace: Workspace | None = None
+    device: str,
+    *,
+    host: str,
+    profile: str | None = None,
+    runtime: str | None = None,
+    workspace: Workspace | None = None,
 ) -> DeviceProfile:
     """Names a device that one has: a profile, and where it is reached.
 
@@ -22,12 +27,14 @@ def device_add(
         device: the new name; its table is named after it.
         host: the ssh destination, ``USER@HOST`` or a name of ~/.ssh/config.
         profile: what kind of device it is; may be left out where ``device`` is a profile's name.
+        runtime: ``onnxruntime`` or ``openvino``; the profile's when None. ``device_setup`` installs it.
 
     Raises:
         UnknownNameError: there is no such profile.
         UsageError: the name or the host cannot be one.
     """
-    return add_profile(device, profile or device, host, workspace or Workspace())
+    changes = {"host": host, **({"runtime": runtime} if runtime is not None else {})}
+    return add_profile(device, profile or device, changes, workspace or Workspace())
 
 
 def device_setup(device: str, *, remove: bool = False, workspace: Workspace | None = None) -> DeviceSetup:

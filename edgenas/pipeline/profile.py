@@ -199,9 +199,7 @@ class Measuring:
         return self.end is not None and time.monotonic() > self.end
 
     def _measure_batch(self, batch: Sequence[PlannedNetwork], number: int, folder: Path, task: Task) -> None:
-        waiting = {
-            self._shipped(network, folder): network for network in batch if self._is_due(network, number)
-        }
+        waiting = self._ready([network for network in batch if self._is_due(network, number)], folder)
         started = time.monotonic()
         environment = self.agent.refresh_environment() if waiting else self.agent.environment
         batch_id = uuid.uuid4().hex[:12]
@@ -217,6 +215,15 @@ class Measuring:
     def _is_due(self, network: PlannedNetwork, number: int) -> bool:
         sha = self._sha_by_recipe.get(network.recipe())
         return sha is None or (sha, number) not in self._passes or sha not in self._traced
+
+    def _ready(self, due: Sequence[PlannedNetwork], folder: Path) -> dict[str, PlannedNetwork]:
+        """The networks by the hash of their model, on the device; only what it lacks is built again."""
+        known = [self._sha_by_recipe.get(network.recipe(), "") for network in due]
+        there = self.agent.present([sha for sha in known if sha])
+        return {
+            sha if sha in there else self._shipped(network, folder): network
+            for sha, network in zip(known, due, strict=True)
+        }
 
     def _shipped(self, network: PlannedNetwork, folder: Path) -> str:
         """Builds the model, puts it on the device and notes in the table what it is."""
