@@ -1,10 +1,12 @@
-"""The same int8 models on an x86 and an ARM processor, and what `edgenas quantize` chooses for each.
+"""The same int8 models on x86 and ARM processors, and what `edgenas quantize` chooses for each.
 
 ResNet-8 of MLPerf Tiny is quantized with the types and granularities that the quantizer looks at
-first; every file is made once and scored on this machine and on a virtual ARM board, on the same
-CIFAR-10 test images, with each device's own kernels. Then the quantizer chooses for each device from
-the same calibration images. Latencies of the board are virtual milliseconds: counted instructions. A
-killed run goes on where it stopped.
+first; every file is made once and scored on this machine, on an x86 processor of 2013 (AVX2 without
+VNNI, emulated by qemu-user where that is installed) and on a virtual ARM board, on the same CIFAR-10
+test images, with each processor's own kernels. Then the quantizer chooses for each real or virtual
+device from the same calibration images. Latencies of the board are virtual milliseconds: counted
+instructions; those of the emulated x86 mean nothing and are not shown. A killed run goes on where it
+stopped.
 
     python bench/int8_across_devices.py [--quick] [--json OUT] [--seeds N] [--device ID]...
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,9 @@ from edgenas.workspace import Workspace
 HERE = Path(__file__).parent
 DATA = HERE.resolve().parents[1] / "shared" / "data"
 MODEL = DATA / "models" / "resnet8_cifar10.onnx"
-DEVICES = ("local", "virtual-a72")
+OLD_X86 = "x86-without-vnni"
+EMULATOR = "qemu-x86_64"
+DEVICES = ("local", OLD_X86, "virtual-a72")
 PREPROCESSING = Preprocessing(height=32, width=32, mean=(0.0,) * 3, std=(1.0,) * 3, scale=1.0)
 CALIBRATION, SCORING = 100, 200
 QUICK_CALIBRATION, QUICK_SCORING = 40, 40
@@ -52,6 +57,18 @@ class Images:
         scored = test.subset(np.arange(QUICK_SCORING if quick else SCORING))
         self.calibration = ImageInputs("input", train.subset(chosen), PREPROCESSING, train.labels[chosen])
         self.scoring = ImageInputs("input", scored, PREPROCESSING, scored.labels)
+
+
+def add_old_x86(folder: Path) -> None:
+    """A device whose agent runs on an emulated Haswell, which has AVX2 and no VNNI."""
+    python = folder / "old-x86-python"
+    python.write_text(f'#!/bin/sh\nexec {EMULATOR} -cpu Haswell {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    profiles = Workspace(folder).device_profiles
+    profiles.mkdir(parents=True, exist_ok=True)
+    (profiles / f"{OLD_X86}.toml").write_text(
+        f'description = "Haswell, emulated"\nconnection = "local"\npython = "{python.resolve()}"\n'
+    )
 
 
 def made(images: Images, folder: Path) -> dict[str, Path]:
@@ -73,16 +90,19 @@ def scored(device: str, files: dict[str, Path], images: Images, folder: Path) ->
     store = TrialStore(folder / f"{device}.trials.jsonl")
     rows: dict[str, dict[str, Any]] = {}
     with connect(profile) as agent, Scorer(agent, store, MODEL, 1) as scorer:
-        latencies = scorer.latencies(list(files.values()), purpose="bench", rounds=12)
-        for (name, path), latency in zip(files.items(), latencies, strict=True):
+        latencies: dict[str, float | None] = dict.fromkeys(files)
+        if device != OLD_X86:
+            measured = scorer.latencies(list(files.values()), purpose="bench", rounds=12)
+            latencies = dict(zip(files, map(latency_of, measured), strict=True))
+        for name, path in files.items():
             answer = scorer.score(path, images.scoring, name=name)
             classes = list(answer.score.predictions) if answer.score else None
             rows[name] = {
-                "latency_ms": latency_of(latency),
+                "latency_ms": latencies[name],
                 "virtual_clock": agent.environment.virtual_clock,
                 "classes": classes,
                 "accuracy": None if classes is None else float(np.mean(classes == images.scoring.labels)),
-                "error": answer.error or latency.error,
+                "error": answer.error,
             }
         rows["environment"] = agent.environment.to_dict()
     return rows
@@ -103,40 +123,32 @@ def chosen(device: str, images: Images, folder: Path) -> dict[str, Any]:
 
 
 def show(results: dict[str, Any]) -> None:
-    devices = list(results["scores"])
-    for device in devices:
-        found = results["scores"][device]["environment"]
+    scores = results["scores"]
+    for device, rows in scores.items():
+        found = rows["environment"]
+        processor = "Haswell, emulated: AVX2 without VNNI" if device == OLD_X86 else found["cpu_model"]
         unit = "virtual ms: counted instructions" if found["virtual_clock"] else "ms"
-        print(f"{device}: {found['cpu_model']}, {found['runtime']} {found['runtime_version']}, {unit}")
-    print(
-        f"\n{'scheme':26}" + "".join(f"{device + ' accuracy':>24}{'latency':>16}" for device in devices),
-        end="",
-    )
-    print(f"{'same class':>12}")
-    first, second = (results["scores"][device] for device in devices[:2])
+        print(f"{device}: {processor}, {found['runtime']} {found['runtime_version']}, {unit}")
+    print(f"\n{results['scoring_images']} images; in brackets the share given the class that the first gives")
+    print(f"{'scheme':28}" + "".join(f"{device:>34}" for device in scores))
+    first = next(iter(scores.values()))
     for name in (one for one in first if one != "environment"):
-        cells = ""
-        for device in devices:
-            row = results["scores"][device][name]
-            unit = "virtual ms" if row["virtual_clock"] else "ms"
-            cells += f"{_percent(row['accuracy']):>24}{_ms(row['latency_ms'], unit):>16}"
-        classes = [one[name]["classes"] for one in (first, second)]
-        same = None if None in classes else float(np.mean(np.array(classes[0]) == np.array(classes[1])))
-        print(f"{name:26}{cells}{_percent(same):>12}")
-    for device in devices:
-        choice = results["choices"][device]
+        print(f"{name:28}" + "".join(f"{_cell(rows[name], first[name]):>34}" for rows in scores.values()))
+    for device, choice in results["choices"].items():
         reason = next((t["reason"] for t in choice["tried"] if t["scheme"] == choice["scheme"]), "")
         print(f"\n{device} chooses {choice['scheme']}: {reason}")
         for warning in choice["warnings"]:
             print(f"  {warning}")
 
 
-def _percent(share: float | None) -> str:
-    return "failed" if share is None else f"{share:.2%}"
-
-
-def _ms(latency: float | None, unit: str) -> str:
-    return "-" if latency is None else f"{latency:.3f} {unit}"
+def _cell(row: dict[str, Any], first: dict[str, Any]) -> str:
+    if row["classes"] is None:
+        return "failed"
+    latency = row["latency_ms"]
+    unit = "virtual ms" if row["virtual_clock"] else "ms"
+    shown = "" if latency is None else f" {latency:.3f} {unit}"
+    same = "" if row is first else f" ({np.mean(np.equal(row['classes'], first['classes'])):.1%})"
+    return f"{row['accuracy']:.2%}{same}{shown}"
 
 
 def main() -> int:
@@ -162,11 +174,15 @@ def main() -> int:
         "scores": {},
         "choices": {},
     }
-    for device in arguments.device or DEVICES:
+    wanted = arguments.device or [one for one in DEVICES if one != OLD_X86 or shutil.which(EMULATOR)]
+    if OLD_X86 in wanted:
+        add_old_x86(folder)
+    for device in wanted:
         if load_profile(device, Workspace(folder)).virtual:
             device_start(device)
         results["scores"][device] = scored(device, files, images, folder)
-        results["choices"][device] = chosen(device, images, folder)
+        if device != OLD_X86:
+            results["choices"][device] = chosen(device, images, folder)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(results, indent=1))
     show(results)
