@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
+from board_fixture import DEVICE, board_here
 from small_models import QUICK, write_model
 
 from edgenas.device_profiles import load_profile
@@ -15,8 +15,6 @@ from edgenas.measuring import connect
 from edgenas.measuring.virtual_board import VirtualBoard
 from edgenas.pipeline.device_setup import device_start, device_stop
 from edgenas.workspace import Workspace
-
-_TOOLS = ("qemu-system-aarch64", "mmdebstrap", "cpio", "depmod", "ssh", "ssh-keygen")
 
 
 @pytest.fixture
@@ -62,21 +60,15 @@ def test_other_devices_have_a_switch_of_their_own(own_cache: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_board_repeats_itself(tmp_path: Path) -> None:
-    if not os.environ.get("EDGENAS_TEST_BOARD"):
-        pytest.skip("building and booting a board takes a minute: set EDGENAS_TEST_BOARD=1")
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    if missing or os.geteuid() != 0:
-        pytest.skip(f"a virtual board needs root and {', '.join(missing) or 'nothing else'}")
-    workspace = Workspace(tmp_path)
-    device_start("virtual-a72", workspace=workspace)
-    try:
-        with connect(load_profile("virtual-a72", workspace)) as agent:
+    with board_here(tmp_path / "cache") as board:
+        assert board.start() == board.process  # started twice is started once
+        with connect(load_profile(DEVICE, Workspace(tmp_path))) as agent:
             assert agent.environment.virtual_clock
             assert agent.environment.architecture == "aarch64"
             model = agent.ship(write_model(tmp_path / "m.onnx", width=16, side=16))
             first, second = (next(iter(agent.compare([model], **QUICK))) for _ in range(2))
             assert first.statistics and second.statistics
             latency_ms = first.statistics.latency_ms
-            assert second.statistics.latency_ms == pytest.approx(latency_ms, rel=0.02)
-    finally:
-        device_stop("virtual-a72", workspace=workspace)
+            assert second.statistics.latency_ms == pytest.approx(latency_ms, rel=0.005)
+        assert board.stop() is True
+        assert board.stop() is False
