@@ -180,6 +180,7 @@ class Bench:
             {
                 "model": row.model,
                 "asked": row.asked,
+                "really": row.really,
                 "gate": gate,
                 "verdict": verdict,
                 "seconds": seconds,
@@ -236,7 +237,7 @@ def main() -> None:
             for row in bench.rows(name, model, slowdowns)
         ]
         run(bench, rows, options, peer=peer)
-    print(table(summary(bench.gates), rows))
+    print(table(summary(bench.gates)))
 
 
 def run(bench: Bench, rows: list[Row], options: argparse.Namespace, *, peer: bool) -> None:
@@ -302,21 +303,22 @@ def summary(gates: list[dict[str, Any]]) -> list[dict[str, Any]]:
         counts = {
             name: sum(one["verdict"] == name for one in chosen) for name in ("pass", "fail", "inconclusive")
         }
-        seconds = float(np.mean([one["seconds"] for one in chosen]))
-        rows.append(
-            {"gate": gate, "asked": asked, "model": model, "gates": len(chosen), **counts, "seconds": seconds}
-        )
+        really = float(np.mean([one.get("really", asked) for one in chosen]))
+        seconds = [one["seconds"] for one in chosen]
+        rows.append({
+            "gate": gate, "model": model, "asked": asked, "really": really, "gates": len(chosen), **counts,
+            "seconds": float(np.mean(seconds)), "slowest_s": max(seconds),
+        })  # fmt: skip
     return rows
 
 
-def table(found: list[dict[str, Any]], rows: list[Row]) -> str:
-    really = {(row.model, row.asked): row.really for row in rows}
+def table(found: list[dict[str, Any]]) -> str:
     lines = [
-        f"{'gate':<26} {'model':<20} {'asked':>6} {'really':>7} {'gates':>6} {'pass':>5} {'fail':>5} {'unsure':>6} {'s a gate':>8}"
+        f"{'gate':<26} {'model':<20} {'asked':>6} {'really':>7} {'gates':>6} {'pass':>5} {'fail':>5} {'unsure':>6} {'s a gate':>8} {'slowest':>8}"
     ]
     lines += [
-        f"{one['gate']:<26} {one['model']:<20} {one['asked']:>6.1%} {really[one['model'], one['asked']]:>7.1%} "
-        f"{one['gates']:>6} {one['pass']:>5} {one['fail']:>5} {one['inconclusive']:>6} {one['seconds']:>8.1f}"
+        f"{one['gate']:<26} {one['model']:<20} {one['asked']:>6.1%} {one['really']:>7.2%} {one['gates']:>6} "
+        f"{one['pass']:>5} {one['fail']:>5} {one['inconclusive']:>6} {one['seconds']:>8.1f} {one['slowest_s']:>8.1f}"
         for one in found
     ]
     return "\n".join(lines)

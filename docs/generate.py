@@ -66,7 +66,9 @@ def benchmarks() -> str:
 
 
 def _result(path: Path) -> str:
-    script, content = BENCH / f"{path.stem}.py", json.loads(path.read_text(encoding="utf-8"))
+    name, _, device = path.stem.partition(".")  # gate.virtual-a72.json: of another device than this machine
+    script, content = BENCH / f"{name}.py", json.loads(path.read_text(encoding="utf-8"))
+    command = f"python bench/{name}.py" + (f" --device {device}" if device else "")
     about = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     where = content.get("provenance") or content.get("environment") or {}
     facts = ", ".join(
@@ -75,9 +77,9 @@ def _result(path: Path) -> str:
     tables = [_table(name, rows) for name, rows in _tables(content)]
     return "\n".join(
         [
-            f"## {path.stem}\n",
+            f"## {name}{f' on {device}' if device else ''}\n",
             about.replace("\n", " "),
-            f"\n`python bench/{path.stem}.py`; {facts}.\n",
+            f"\n`{command}`; {facts}.\n",
             *tables,
         ]
     )
