@@ -37,7 +37,7 @@ from edgenas.pipeline.check import check
 from edgenas.pipeline.check_history import read_history
 from edgenas.pipeline.ci_init import ci_init
 from edgenas.pipeline.gate_findings import accuracy_drop, budget, floor, growth, worst
-from edgenas.pipeline.gate_limits import allowance_from
+from edgenas.pipeline.gate_limits import Allowance, allowance_from, require_knowable
 from edgenas.pipeline.gate_model import named_models
 from edgenas.pipeline.skeleton import same_network, seeded_model, strip_weights, structure
 from edgenas.progress import Task, Watcher, watched_by
@@ -323,6 +323,15 @@ def test_limits_come_from_the_configuration_and_verdicts_can_be_tolerated(tmp_pa
         allowance_from({}, (), workspace)
     with pytest.raises(UsageError, match="it is a share"):
         allowance_from({"max_drop": -1.0}, (), Workspace(tmp_path / "none"))
+
+
+def test_a_limit_of_what_cannot_be_known_is_refused() -> None:
+    tail, memory = Allowance(latency_statistic="p90"), Allowance(memory_mb=1.0)
+    require_knowable(tail, "measured")
+    require_knowable(memory, "virtual")
+    for allowance, source in ((tail, "virtual"), (tail, "predicted"), (memory, "predicted")):
+        with pytest.raises(UsageError, match="quantiles"):
+            require_knowable(allowance, source)
 
 
 def test_a_limit_within_the_interval_of_what_was_measured_is_inconclusive() -> None:

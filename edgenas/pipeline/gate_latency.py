@@ -14,7 +14,7 @@ from edgenas.measuring import Agent
 from edgenas.pipeline.ab_test import Statistic, Tested, compare_latency, measured, ship_model
 from edgenas.pipeline.baseline import Baseline, BaselineModel
 from edgenas.pipeline.gate_findings import budget, growth, not_judged
-from edgenas.pipeline.gate_limits import FLOOR_MS, Allowance, LatencySourceName
+from edgenas.pipeline.gate_limits import FLOOR_MS, Allowance, LatencySourceName, require_knowable
 from edgenas.pipeline.gate_model import GatedModel
 from edgenas.pipeline.skeleton import seeded_model
 from edgenas.progress import track
@@ -86,6 +86,7 @@ class MeasuredLatency(LatencySource):
     def __init__(self, agent: Agent, threads: int | None, allowance: Allowance) -> None:
         self.agent, self.allowance = agent, allowance
         self.name = "virtual" if agent.profile.virtual else "measured"
+        require_knowable(allowance, self.name)
         self.device, self.runtime = agent.profile.id, agent.environment.runtime
         self.threads = threads or agent.threads
         self.allowed, self.floor_ms = allowance.slower(self.name), FLOOR_MS[self.name]

@@ -63,6 +63,25 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return verdict == "pass" or verdict in self.tolerate
 
 
+def require_knowable(allowance: Allowance, source: LatencySourceName) -> None:
+    """Refuses limits of what this way of knowing latency cannot tell.
+
+    Raises:
+        UsageError: quantiles where nothing is timed, or memory where nothing runs.
+    """
+    tail = allowance.latency_statistic != "repeatable"
+    if source == "predicted" and (tail or allowance.memory_mb is not None):
+        raise UsageError(
+            "a prediction knows neither memory nor quantiles",
+            hint="leave --memory-mb and --latency-statistic out, or measure: --device ID",
+        )
+    if source == "virtual" and tail:
+        raise UsageError(
+            "a virtual board counts instructions, and a count has no quantiles",
+            hint="leave --latency-statistic out, or measure on a real device",
+        )
+
+
 def allowance_from(
     limits: Mapping[str, Any], tolerate: tuple[Tolerable, ...], workspace: Workspace
 ) -> Allowance:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edgenas.device_profiles import load_profile
-from edgenas.errors import TableError, UnknownKernelsError, UsageError
+from edgenas.errors import TableError, UnknownKernelsError
 from edgenas.latency_tables.exchange import open_copy
 from edgenas.latency_tables.kernels import spec_of
 from edgenas.latency_tables.predictor import LatencyPredictor
@@ -23,7 +23,7 @@ from edgenas.pipeline.ab_test import ship_model
 from edgenas.pipeline.baseline import Baseline, BaselineModel
 from edgenas.pipeline.gate_findings import budget, not_judged
 from edgenas.pipeline.gate_latency import LatencySource
-from edgenas.pipeline.gate_limits import Allowance
+from edgenas.pipeline.gate_limits import Allowance, require_knowable
 from edgenas.pipeline.gate_model import GatedModel
 from edgenas.pipeline.predict import HOSTS
 from edgenas.pipeline.skeleton import seeded_model
@@ -46,11 +46,7 @@ class PredictedLatency(LatencySource):
         workspace: Workspace,
         stack: contextlib.ExitStack,
     ) -> None:
-        if allowance.memory_mb is not None or allowance.latency_statistic != "repeatable":
-            raise UsageError(
-                "a prediction knows neither memory nor quantiles",
-                hint="leave --memory-mb and --latency-statistic out, or measure: --device ID",
-            )
+        require_knowable(allowance, self.name)
         self.allowance, self.allowed = allowance, allowance.slower(self.name)
         self.table = str(path)
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgenas-gate-")))
