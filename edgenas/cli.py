@@ -480,6 +480,14 @@ def search(**options: Any) -> Any:
     "--max-drop", type=float, default=0.01, show_default=True, help="Largest accuracy loss, as a ratio."
 )
 @click.option("--latency-ms", type=MS, help="A hard latency limit.")
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    default=("edgenas",),
+    help="Let another quantizer's candidates compete: onnxruntime or nncf; may be repeated.",
+)
+@click.option("--ort", is_flag=True, help="Write OUT.ort too, ONNX Runtime's own format.")
 @click.option("--metric", metavar="MODULE:FUNCTION", help="Your own measure of the outputs, for detectors.")
 @output_option
 @threads_option

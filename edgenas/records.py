@@ -493,7 +493,11 @@ class SearchResult(Record):
 
 
 class SchemeTrial(Record):
-    """One quantization scheme as it came out on the device; ``reason`` says why it lost or won."""
+    """One quantization scheme as it came out on the device; ``reason`` says why it lost or won.
+
+    ``defined_distance`` is what the output distance would be if every operator were computed as it is
+    defined: known of the integer types that were looked at first.
+    """
 
     scheme: str
     latency_ms: float | None
@@ -502,13 +506,41 @@ class SchemeTrial(Record):
     output_distance: float | None
     verdict: Literal["chosen", "kept", "rejected", "failed"]
     reason: str
+    defined_distance: float | None = None
+
+
+class LayerSensitivity(Record):
+    """What a part of the network costs on integers; the part changes precision as a whole.
+
+    ``layer`` is its first weighted node, ``operators`` how many nodes it has. ``squared_error`` is the
+    share of the outputs' energy that is error when this part alone runs on integers. ``integer`` is
+    what the model has that was written.
+    """
+
+    layer: str
+    operators: int
+    squared_error: float
+    float_ms: float
+    int8_ms: float
+    integer: bool
+
+
+class FloatOperators(Record):
+    """Operators of one kind that are float in the int8 model for the same reason."""
+
+    op: str
+    count: int
+    reason: str
+    examples: tuple[str, ...]
 
 
 class QuantizeResult(Record):
     """The best model within the limits; ``scheme`` is ``float`` where float won.
 
-    ``accuracy`` is None without labels. ``int8_output`` is the best int8 model, which stands
-    beside ``output`` in every case.
+    ``accuracy`` is None without labels; with a ``metric`` it is its mean. ``int8_output`` is the best
+    int8 model, which stands beside ``output`` in every case, and ``smallest_output`` the smallest one
+    within the accuracy limit, whatever its latency, where that is another. ``sensitivity`` and
+    ``stayed_float`` are of the best int8 model.
     """
 
     device: str
@@ -526,6 +558,11 @@ class QuantizeResult(Record):
     tried: tuple[SchemeTrial, ...]
     warnings: tuple[str, ...] = ()
     virtual_clock: bool = False
+    metric: str | None = None
+    smallest_output: str | None = None
+    ort_output: str | None = None
+    sensitivity: tuple[LayerSensitivity, ...] = ()
+    stayed_float: tuple[FloatOperators, ...] = ()
 
 
 class ValidationFinding(Record):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from edgenas.errors import ArtifactError, DataError, ModelError, UsageError
+from edgenas.datasets import Preprocessing, preprocessing_metadata
+from edgenas.errors import ArtifactError, DataError, ModelError, UnknownNameError, UsageError
 from edgenas.quantization.calibration import calibrate
 from edgenas.quantization.decision import (
     Judged,
@@ -22,22 +23,26 @@ from edgenas.quantization.decision import (
     latency_ratio,
     paired_p_value,
 )
+from edgenas.quantization.engines import ENGINES, engine_schemes
 from edgenas.quantization.equalization import equalize
+from edgenas.quantization.exactness import defined_distance, named
 from edgenas.quantization.graph import Graph, copy_model
 from edgenas.quantization.inputs import ArrayInputs, load_arrays
 from edgenas.quantization.kernel_costs import SegmentCosts
 from edgenas.quantization.knapsack import assignments
 from edgenas.quantization.model_checks import check_quantizable, load_model
 from edgenas.quantization.outputs import OutputScore, ReferenceOutputs
+from edgenas.quantization.placement import why_float
 from edgenas.quantization.preparation import prepare
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.ranges import METHODS, find_range
-from edgenas.quantization.reference_run import run_batches
-from edgenas.quantization.samples import parse_options, spread, suspicious
+from edgenas.quantization.reference_run import fixed_batch, run_batches
+from edgenas.quantization.samples import parse_options, spread, suspicious, trained_range
 from edgenas.quantization.schemes import QuantizationScheme, first_schemes, with_float_layers
 from edgenas.quantization.segments import segments_of
 from edgenas.quantization.statistics import Histogram
 from edgenas.quantization.trials import TrialStore
+from edgenas.records import Environment
 from tests.quantization_models import (
     ModelWriter,
     chain_model,
@@ -537,6 +542,14 @@ def test_suspicious_samples_are_named():
     found = suspicious(ArrayInputs({"input": array}, np.zeros(5, np.int64)))
     assert any("constant" in line for line in found)
     assert any("one class" in line for line in found)
+    model = chain_model()
+    known = preprocessing_metadata(Preprocessing(height=8, width=8, mean=(0.5,) * 3, std=(0.5,) * 3), ["a"])
+    onnx.helper.set_model_props(model, known)
+    expected = trained_range(model)
+    assert expected == (-1.0, 1.0)
+    assert suspicious(ArrayInputs({"input": np.tanh(samples(9))}), expected) == []
+    raw = ArrayInputs({"input": 255 * np.abs(np.tanh(samples(9)))})
+    assert "trained on -1 to 1" in suspicious(raw, expected)[0]
 
 
 def test_options_are_parsed():
@@ -567,7 +580,6 @@ def test_arrays_stay_on_disk_and_carry_what_a_metric_needs(tmp_path, save):
     values = np.arange(60, dtype=np.float32).reshape(20, 3)
     save(tmp_path / "x.npz", input=values, boxes=np.arange(20), labels=np.arange(20), other=np.zeros(3))
     loaded = load_arrays(tmp_path / "x.npz", FLOAT32)
-    assert isinstance(loaded._arrays["input"], np.memmap)
     few = loaded.subset([3, 5]).subset([1])
     assert np.array_equal(few.batch([0])["input"], values[[5]])
     assert {name: array.tolist() for name, array in few.targets([0]).items()} == {"labels": [5], "boxes": [5]}
@@ -601,3 +613,72 @@ def test_trials_of_a_newer_version_are_refused(tmp_path):
     (tmp_path / "trials.jsonl").write_text('{"version":99,"key":"a","result":{}}\n')
     with pytest.raises(ArtifactError, match="newer version"):
         TrialStore(tmp_path / "trials.jsonl")
+
+
+def _environment(architecture, features):
+    return Environment(
+        architecture=architecture, cpu_model="some", cpu_features=tuple(features), cores=2,
+        memory_bytes=2**30, operating_system="Linux", python_version="3.11", runtime="onnxruntime",
+        runtime_version="1.32", supported_ir_version=13, supported_opset=26,
+    )  # fmt: skip
+
+
+def test_kernels_that_compute_something_else_are_named(residual, tmp_path):
+    path = _saved(residual.quantize(QuantizationScheme()), tmp_path / "int8.onnx")
+    few = INPUTS.subset(range(8))
+    meant, feed = defined_distance(residual.original, path, few), few.batch(range(8))["input"]
+    here = distance(outputs(residual.original, feed), outputs(onnx.load(path), feed))
+    assert meant == pytest.approx(here, rel=0.2)
+    old = _environment("x86_64", ["avx2"])
+    assert named("u8s8", 1.1 * meant, meant, old) is None
+    assert "no VNNI, 16-bit sums of products saturate" in named("u8s8", 2 * meant, meant, old)
+    assert "no VNNI" not in named("u8s8", 2 * meant, meant, _environment("x86_64", ["avx512_vnni"]))
+
+
+def test_every_operator_in_float_has_a_reason():
+    w = ModelWriter()
+    x = w.node("Relu", [w.conv("input", "first", 3, 8)], "relu")
+    x = w.node("Softplus", [x], "plus")
+    model = w.model(w.head(w.conv(x, "second", 8, 8), 8))
+    graph = Graph(prepare(model))
+    reasons = {group.op: group.reason for group in why_float(graph, QuantizationScheme())}
+    assert reasons == {"Softplus": "the runtimes have no integer kernel for it"}
+    mixed = why_float(graph, with_float_layers(QuantizationScheme(), ["second"], "mixed"))
+    assert next(group for group in mixed if group.op == "Conv").examples == ("second",)
+
+
+def test_outputs_of_any_kind_have_a_distance(tmp_path):
+    reference = [{"ids": np.array([[1, 2, 3, 4]]), "boxes": np.ones((1, 5, 4), np.float32)}]
+    found = ReferenceOutputs(tmp_path / "same", reference).score(reference)
+    assert found.distance == 0.0
+    other = [{"ids": np.array([[1, 2, 3, 5]]), "boxes": np.ones((1, 6, 4), np.float32)}]
+    found = ReferenceOutputs(tmp_path / "other", reference).score(other)
+    assert found.squared_error == pytest.approx((0.25 + 1.0) / 2)
+
+
+def test_a_minus_one_is_a_symbolic_batch(tmp_path):
+    model = chain_model()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    check_quantizable(model, tmp_path / "old.onnx")
+    assert fixed_batch(model) is None
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_other_engines_give_plain_qdq_with_the_models_own_interface(residual, name):
+    pytest.importorskip(ENGINES[name].package)
+    schemes = engine_schemes([name])
+    assert [scheme.preset for scheme in schemes] == list(ENGINES[name].presets)
+    made = residual.quantize(schemes[0])
+    assert "QuantizeLinear" in {node.op_type for node in made.graph.node}
+    assert [v.name for v in made.graph.input] == [v.name for v in residual.original.graph.input]
+    assert [v.name for v in made.graph.output] == [v.name for v in residual.original.graph.output]
+    reference = outputs(residual.original, UNSEEN)
+    assert distance(reference, outputs(made, UNSEEN)) < 0.6  # NNCF is far off on untrained weights
+    assert f'"engine":"{name}"' in next(
+        e.value for e in made.metadata_props if e.key == "edgenas.quantization.scheme"
+    )
+
+
+def test_an_engine_that_is_not_there_is_named():
+    with pytest.raises(UnknownNameError, match="olive"):
+        engine_schemes(["olive"])

@@ -10,7 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgenas.errors import BudgetNotMetError, DataError, ModelError, UsageError
-from edgenas.pipeline.quantize import divide, quantize
+from edgenas.pipeline.quantize import quantize
+from edgenas.quantization.device_scoring import Answer, Scorer
+from edgenas.quantization.division import divide
 from edgenas.quantization.inputs import ArrayInputs
 from edgenas.workspace import Workspace
 from tests.quantization_models import CLASSES, ModelWriter, chain_model, outputs, residual_model, samples
@@ -180,3 +182,47 @@ def test_a_metric_of_the_users_rates_each_sample(detector, monkeypatch):
     ):
         with pytest.raises(UsageError, match=reason):
             _quantize(detector, metric=wrong)
+
+
+def test_the_result_explains_what_stayed_float(result, folder):
+    assert {part.layer for part in result.sensitivity} >= {"stem", "fc"}
+    assert all(part.squared_error >= 0 and part.operators > 0 for part in result.sensitivity)
+    assert all(group.reason and group.examples for group in result.stayed_float)
+    first = [trial for trial in result.tried if trial.defined_distance is not None]
+    assert {trial.scheme.split("-")[0] for trial in first} == {"u8s8", "s8s8", "u8u8"}
+    assert (folder / "out.trials" / "quantize.json").is_file()
+
+
+def test_runtimes_own_format_is_written_on_request(folder):
+    import onnxruntime
+
+    found = _quantize(folder, output=folder / "out.onnx", ort=True)
+    assert found.ort_output == str(folder / "out.ort")
+    session = onnxruntime.InferenceSession(found.ort_output, providers=["CPUExecutionProvider"])
+    feed = samples(2, seed=5)
+    expected = outputs(onnx.load(found.output), feed)
+    assert np.abs(session.run(None, {"input": feed})[0] - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_device_that_refuses_every_scheme_gets_float_and_the_reasons(folder, monkeypatch, tmp_path):
+    """As OpenVINO on a Cortex-A72 does when it compiles weights of eight bits."""
+    score = Scorer.score
+
+    def refusing(self, model, samples, *, name, optimized=True):
+        if name.startswith("screen"):
+            return Answer(error="object is not initialized")
+        return score(self, model, samples, name=name, optimized=optimized)
+
+    monkeypatch.setattr(Scorer, "score", refusing)
+    found = _quantize(folder, output=tmp_path / "out.onnx")
+    assert found.scheme == "float"
+    assert {trial.verdict for trial in found.tried} == {"failed"}
+    assert {trial.reason for trial in found.tried} == {"object is not initialized"}
+    assert any("the output is the float model" in warning for warning in found.warnings)
+
+
+def test_a_model_that_only_guesses_is_doubted(folder, tmp_path):
+    unrelated = np.arange(120) % CLASSES
+    np.savez(tmp_path / "wrong.npz", input=samples(120), labels=unrelated)
+    found = _quantize(folder, calibration=tmp_path / "wrong.npz", output=tmp_path / "out.onnx")
+    assert any("no better than a guess" in warning for warning in found.warnings)

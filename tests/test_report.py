@@ -22,9 +22,11 @@ from edgenas.records import (
     CheckResult,
     Environment,
     EpochRecord,
+    FloatOperators,
     KernelPrediction,
     KernelTrace,
     LatencyStatistics,
+    LayerSensitivity,
     NetworkLatency,
     NetworkPoint,
     Prediction,
@@ -41,7 +43,7 @@ from edgenas.records import (
     ValidateResult,
     ValidationFinding,
 )
-from edgenas.reporting import KernelRow, RunContents, TableContents, render_run, render_table
+from edgenas.reporting import KernelRow, RunContents, TableContents, charts, render_run, render_table
 from edgenas.reporting.charts import MOST_POINTS, pareto_front, text
 from edgenas.reporting.page import script_safe_json
 from edgenas.reporting.parts import milliseconds, size
@@ -147,7 +149,19 @@ def quantize_result() -> QuantizeResult:
             trial("s8s8", 2.4, 0.961, "rejected", "slower than float on this device"),
             trial("s8s8 " + HOSTILE, None, None, "failed", "the runtime refused it: " + HOSTILE),
         ),
-    )
+        sensitivity=(
+            LayerSensitivity(
+                layer="stem", operators=2, squared_error=2e-4, float_ms=0.2, int8_ms=0.1, integer=True
+            ),
+            LayerSensitivity(
+                layer="head " + HOSTILE, operators=1, squared_error=3e-2, float_ms=0.1, int8_ms=0.1,
+                integer=False,
+            ),
+        ),
+        stayed_float=(
+            FloatOperators(op="Softmax", count=1, reason="no integer kernel", examples=(HOSTILE,)),
+        ),
+    )  # fmt: skip
 
 
 def train_result(epochs: int) -> TrainResult:
@@ -363,6 +377,14 @@ def test_unlabelled_schemes_are_drawn_by_their_distance() -> None:
     )
     page = render_run(RunContents(name="x", quantize=result), created_at="2026-11-23T00:00:00+00:00")
     assert "distance of the outputs to float" in page
+
+
+def test_the_front_of_the_schemes_and_the_sensitivity_are_drawn() -> None:
+    drawn = charts.schemes(quantize_result())
+    front = next(trace for trace in drawn["data"] if trace["name"] == "Pareto front")
+    assert list(zip(front["x"], front["y"], strict=True)) == [(1.19, 95.1), (1.21, 96.2)]
+    bars = charts.sensitivity(quantize_result())["data"][0]
+    assert bars["customdata"] == ["int8", "float"]
 
 
 def test_very_many_candidates_stay_small() -> None:

@@ -5,36 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import onnx
 
-from edgenas.device_profiles import DeviceProfile, load_profile
+from edgenas.device_profiles import load_profile
 from edgenas.errors import BudgetNotMetError, UsageError
-from edgenas.files import replaced
+from edgenas.files import write_atomically
 from edgenas.measuring import connect
-from edgenas.progress import say, warn
+from edgenas.pipeline.quantize_output import add_ort, written
+from edgenas.progress import say
 from edgenas.quantization.device_scoring import Scorer
-from edgenas.quantization.exploration import Candidate, Explorer
-from edgenas.quantization.inputs import Inputs
+from edgenas.quantization.division import divide
+from edgenas.quantization.engines import OWN, engine_schemes
+from edgenas.quantization.exploration import Explorer
 from edgenas.quantization.metric import Metric
 from edgenas.quantization.model_checks import check_quantizable, load_model
 from edgenas.quantization.packing import one_file
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.reference_run import fixed_batch
-from edgenas.quantization.samples import describe, load_inputs, parse_options, spread, suspicious
-from edgenas.quantization.tournament import Outcome, Tournament
+from edgenas.quantization.samples import describe, load_inputs, parse_options, trained_range
+from edgenas.quantization.tournament import Tournament
 from edgenas.quantization.trials import TrialStore
-from edgenas.records import QuantizeResult, SchemeTrial
+from edgenas.records import QuantizeResult
 from edgenas.units import unit_of
 from edgenas.workspace import Workspace
-
-FLOAT = "float"
-CALIBRATION_SAMPLES = 300
-CALIBRATION_SHARE = 0.6  # of the samples where there are few; the others select
-SELECTION_SAMPLES = 2000
-SCREENING_SAMPLES = 48
 
 
 def quantize(
@@ -46,6 +42,8 @@ def quantize(
     latency_ms: float | None = None,
     output: str | os.PathLike[str] | None = None,
     metric: str | None = None,
+    engines: Sequence[str] = (OWN,),
+    ort: bool = False,
     start_float_layers: Sequence[str] = (),
     threads: int | None = None,
     seed: int = 0,
@@ -74,6 +72,8 @@ def quantize(
         output: where the winner goes; the best int8 model stands beside it as ``OUT-int8.onnx``.
         metric: ``module:function``, rates the outputs of each sample where they are no classes;
             ``max_drop`` is then in its unit.
+        engines: whose candidates are tried: ``edgenas`` always, also ``onnxruntime`` and ``nncf``.
+        ort: writes ``OUT.ort`` beside it, in ONNX Runtime's own format for small builds of it.
         start_float_layers: layers that a search wants in float; tried as one scheme of many.
         threads: of every run on the device; its profile's when None.
 
@@ -84,7 +84,7 @@ def quantize(
     """
     workspace = workspace or Workspace()
     path = Path(model)
-    loaded = _quantizable(path, max_drop)
+    loaded, others = _quantizable(path, max_drop), engine_schemes(engines)
     options = parse_options(
         mean=mean, std=std, scale=scale, input_size=input_size, resize=resize, layout=layout,
         channels=channels,
@@ -94,7 +94,7 @@ def quantize(
     profile = load_profile(workspace.device_or_default(device), workspace)
     target = Path(output) if output is not None else path.with_name(f"{path.stem}-quantized.onnx")
     trials = target.with_suffix(".trials")
-    source, parts = one_file(loaded, path, trials), divide(samples, seed)
+    source, parts = one_file(loaded, path, trials), divide(samples, seed, trained_range(loaded))
     store, rating = TrialStore(trials / "trials.jsonl"), Metric(metric) if metric is not None else None
     with (
         connect(profile) as agent,
@@ -102,12 +102,18 @@ def quantize(
             agent, store, source, threads or agent.threads, metric=rating, batch=fixed_batch(loaded) or 1
         ) as scorer,
     ):
+        architecture = agent.environment.architecture
         facts = {"device": profile.id, "environment": agent.environment.fingerprint()}
         quantizer = Quantizer(loaded, parts.calibration, facts)
         explorer = Explorer(quantizer, scorer, parts.screening, trials / "candidates")
-        outcome = Tournament(explorer, parts.selection, max_drop, latency_ms).run(start_float_layers)
-    result = _written(outcome, source, target, profile, parts)
+        tournament = Tournament(explorer, parts.selection, max_drop, latency_ms, others)
+        outcome = tournament.run(start_float_layers)
+    result = written(outcome, source, target, profile=profile, parts=parts, metric=metric)
+    if ort:
+        result = add_ort(result, architecture)
     shutil.rmtree(trials / "candidates", ignore_errors=True)  # not there where nothing could be built
+    write_atomically(trials / "quantize.json", msgspec.json.format(msgspec.json.encode(result), indent=1))
+    say(f"every scheme, plotted: edgenas report {trials}")
     _check_limit(result, latency_ms)
     return result
 
@@ -121,119 +127,6 @@ def _quantizable(path: Path, max_drop: float) -> onnx.ModelProto:
     loaded = load_model(path)
     check_quantizable(loaded, path)
     return loaded
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Samples by purpose; calibration and selection share none, screening is some of the selection's."""
-
-    calibration: Inputs
-    selection: Inputs
-    screening: Inputs
-    warnings: tuple[str, ...]
-
-
-def divide(samples: Inputs, seed: int) -> Parts:
-    """Divides what the user gave: at most 300 samples calibrate, the others select."""
-    warnings = suspicious(samples)
-    count = min(CALIBRATION_SAMPLES, max(1, round(CALIBRATION_SHARE * len(samples))))
-    calibration, rest = spread(samples, count, seed)
-    if len(rest) == 0:
-        warnings.append("one sample calibrates and selects: give more")
-        rest = calibration
-    selection = spread(rest, SELECTION_SAMPLES, seed + 1)[0]
-    screening = spread(selection, SCREENING_SAMPLES, seed + 2)[0]
-    for warning in warnings:
-        warn(warning)
-    return Parts(calibration, selection, screening, tuple(warnings))
-
-
-def _written(
-    outcome: Outcome, source: Path, target: Path, profile: DeviceProfile, parts: Parts
-) -> QuantizeResult:
-    """Puts the winner and the best int8 model where they belong, and says what happened."""
-    winner, best = outcome.verdict.winner, outcome.verdict.best_int8
-    by_name = {candidate.name: candidate for candidate in outcome.candidates}
-    int8_output = None if best is None else target.with_name(f"{target.stem}-int8.onnx")
-    if best is not None and int8_output is not None:
-        _copy(by_name[best].path, int8_output)
-    _copy(by_name[winner].path if winner is not None else source, target)
-    for note in outcome.notes:
-        say(note)
-    for warning in outcome.warnings:
-        warn(warning)
-    warnings = [*parts.warnings, *outcome.warnings, *_float_warning(outcome)]
-    chosen = outcome.judged.get(winner or "")
-    return QuantizeResult(
-        device=profile.id,
-        output=str(target),
-        int8_output=None if int8_output is None else str(int8_output),
-        scheme=winner or FLOAT,
-        latency_ms=chosen.latency_ms if chosen else outcome.float_latency_ms,
-        float_latency_ms=outcome.float_latency_ms,
-        accuracy=chosen.accuracy if chosen else outcome.float_accuracy,
-        float_accuracy=outcome.float_accuracy,
-        size_bytes=target.stat().st_size,
-        float_size_bytes=source.stat().st_size,
-        calibration_images=len(parts.calibration),
-        selection_images=outcome.selection_samples,
-        tried=tuple(_trial(candidate, outcome) for candidate in outcome.candidates),
-        warnings=tuple(warnings),
-        virtual_clock=profile.virtual,
-    )
-
-
-def _copy(source: Path, target: Path) -> None:
-    """One file in place of another, never a half of it."""
-    with replaced(target) as unfinished:
-        shutil.copyfile(source, unfinished)
-
-
-def _float_warning(outcome: Outcome) -> list[str]:
-    if outcome.verdict.winner is not None:
-        return []
-    best = outcome.verdict.best_int8
-    if best is None:
-        failed = next((c.error for c in outcome.candidates if c.error is not None), None)
-        reason = f"no int8 model of it works: {failed}"
-    else:
-        reason = f"the best int8 model, {best}, is out: {outcome.verdict.reasons[best]}"
-    warning = f"the output is the float model: {reason}"
-    warn(warning)
-    return [warning]
-
-
-def _trial(candidate: Candidate, outcome: Outcome) -> SchemeTrial:
-    judged = outcome.judged.get(candidate.name)
-    verdict = outcome.verdict
-    if candidate.error is not None:
-        kind, reason = "failed", candidate.error
-    elif judged is None:
-        kind, reason = "rejected", _why_no_finalist(candidate, outcome)
-    elif candidate.name == verdict.winner:
-        kind, reason = "chosen", verdict.reasons[candidate.name]
-    else:
-        kept = candidate.name == verdict.best_int8
-        kind, reason = ("kept" if kept else "rejected"), verdict.reasons[candidate.name]
-    return SchemeTrial(
-        scheme=candidate.name,
-        latency_ms=candidate.latency_ms,
-        accuracy=judged.accuracy if judged else None,
-        size_bytes=candidate.size_bytes,
-        output_distance=judged.distance if judged else candidate.screened_distance,
-        verdict=kind,  # type: ignore[arg-type]  # one of four words
-        reason=reason,
-    )
-
-
-def _why_no_finalist(candidate: Candidate, outcome: Outcome) -> str:
-    """Names the finalist that is at least as near and as fast."""
-    for other in outcome.candidates:
-        if other.name not in outcome.judged or other.latency_ms is None or candidate.latency_ms is None:
-            continue
-        if other.distance <= candidate.distance * 1.05 and other.latency_ms <= candidate.latency_ms * 1.05:
-            return f"{other.name} is nearer to float ({other.distance:.3g} against {candidate.distance:.3g})"
-    return "between two finalists in both latency and distance"
 
 
 def _check_limit(result: QuantizeResult, latency_ms: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import struct
 import tempfile
@@ -21,11 +22,52 @@ LOCAL_HEADER_BYTES = 30  # of a member, before its name and extra field
 LENGTHS_AT = 26  # of name and extra field in it
 
 
+class StoredArray:
+    """An array whose rows are read from its file when they are asked for.
+
+    Reading, not mapping: pages of a mapped file count as memory of the process until somebody else
+    needs it.
+    """
+
+    def __init__(self, path: Path, start: int) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            file.seek(start)
+            first = np.lib.format.read_magic(file) == (1, 0)
+            read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+            self.shape, fortran, self.dtype = read(file)
+            self._begin = file.tell()
+            size = file.seek(0, 2)
+        if self.dtype.hasobject:
+            raise ValueError("it holds Python objects, which are never loaded")
+        if fortran and self.ndim > 1:
+            raise ValueError("its columns lie together; save it with numpy.ascontiguousarray")
+        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        if self._begin + len(self) * self._row_bytes > size:
+            raise ValueError("it is cut off")
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return int(self.shape[0]) if self.shape else 0
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """The rows at these indices."""
+        read = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        with self._path.open("rb") as file:
+            for position, row in enumerate(rows):
+                file.seek(self._begin + int(row) * self._row_bytes)
+                read[position] = np.frombuffer(file.read(self._row_bytes), self.dtype).reshape(self.shape[1:])
+        return read
+
+
 class ArrayFile:
     """An opened ``.npz``; keep it as long as its arrays.
 
-    What ``numpy.savez`` stores is mapped in place; compressed members are unpacked into a temporary
-    folder and mapped there.
+    What ``numpy.savez`` stores is read in place; compressed members are unpacked into a temporary
+    folder and read there.
 
     Raises:
         DataError: the file is damaged.
@@ -46,8 +88,8 @@ class ArrayFile:
     def names(self) -> list[str]:
         return list(self._members)
 
-    def array(self, name: str) -> npt.NDArray[Any]:
-        """The array ``name``, read-only.
+    def array(self, name: str) -> StoredArray:
+        """The array ``name``.
 
         Raises:
             DataError: it is damaged, or holds Python objects.
@@ -55,9 +97,9 @@ class ArrayFile:
         member = self._members[name]
         try:
             if member.compress_type == zipfile.ZIP_STORED:
-                return _mapped(self.path, self._start_of(member))
+                return StoredArray(self.path, self._start_of(member))
             with zipfile.ZipFile(self.path) as archive:
-                return _mapped(Path(archive.extract(member, self._folder())), 0)
+                return StoredArray(Path(archive.extract(member, self._folder())), 0)
         except UNREADABLE as error:
             raise DataError(f"cannot read the array '{name}' of {self.path}: {error}") from error
 
@@ -76,28 +118,3 @@ class ArrayFile:
 
 def _is_array(member: zipfile.ZipInfo) -> bool:
     return member.filename == f"{Path(member.filename).stem}.npy"
-
-
-def _mapped(path: Path, start: int) -> npt.NDArray[Any]:
-    """The array whose ``.npy`` bytes begin at ``start``."""
-    with path.open("rb") as file:
-        file.seek(start)
-        version = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read(file)
-        begin = file.tell()
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which are never loaded")
-    if 0 in shape or not shape:
-        return _small(path, start)
-    return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
-
-
-def _small(path: Path, start: int) -> npt.NDArray[Any]:
-    """Empty arrays and single numbers, which cannot be mapped."""
-    with path.open("rb") as file:
-        file.seek(start)
-        array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array

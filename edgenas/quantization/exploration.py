@@ -17,12 +17,14 @@ from edgenas.errors import MeasurementError, ModelError
 from edgenas.progress import Task, warn
 from edgenas.quantization.decision import LatencyRatio, latency_ratio
 from edgenas.quantization.device_scoring import Scorer, latency_of
+from edgenas.quantization.exactness import SAMPLES, defined_distance, named
+from edgenas.quantization.graph import Graph
 from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.kernel_costs import on_integers, segment_costs
 from edgenas.quantization.knapsack import assignments, chosen
 from edgenas.quantization.outputs import OutputScore
 from edgenas.quantization.packing import write_model
-from edgenas.quantization.placement import GATES
+from edgenas.quantization.placement import GATES, WEIGHTED
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.samples import spread
 from edgenas.quantization.schemes import (
@@ -35,7 +37,7 @@ from edgenas.quantization.schemes import (
 from edgenas.quantization.segments import Segment, segments_of
 from edgenas.quantization.sensitivity import squared_errors
 from edgenas.quantization.trials import key_of
-from edgenas.records import KernelTrace, NetworkLatency
+from edgenas.records import KernelTrace, LayerSensitivity, NetworkLatency
 
 FLOAT_ROUNDS = 4
 SCREENING_SECONDS = 2.0  # of the float model's time, for each candidate
@@ -46,7 +48,6 @@ FINAL_LOOKS = 3
 FINAL_SECONDS = 90.0  # after which another look is not begun; what is undecided then stays float
 AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
 MUCH_NEARER = 0.6  # a slower scheme is looked at further where its distance is below this factor
-SATURATING = 1.5  # times the distance that the operators' definition gives
 WORTH_IT = 0.98  # a correction must bring outputs this much nearer
 SENSITIVITY_SECONDS = 20.0  # of the float model's time, for all segments
 FEWEST_SENSITIVE, MOST_SENSITIVE = 4, 24  # samples
@@ -64,6 +65,7 @@ class Candidate:
     Attributes:
         screened: its outputs on the screening samples; None where it failed.
         latency_ms: measured; of the scheme with the same kernels where ``inherited``.
+        defined_distance: its distance where every operator is computed as defined; None: not looked at.
         error: what the device or the quantizer said where it failed.
     """
 
@@ -72,6 +74,7 @@ class Candidate:
     screened: OutputScore | None = None
     latency_ms: float | None = None
     error: str | None = None
+    defined_distance: float | None = None
 
     @property
     def name(self) -> str:
@@ -102,6 +105,7 @@ class Explorer:
         self.quantizer, self.scorer, self.screening, self.folder = quantizer, scorer, screening, folder
         self.candidates: dict[str, Candidate] = {}
         self.float_latency_ms = float("nan")
+        self.sensitivity: dict[Segment, LayerSensitivity] = {}  # of the last scheme that was mixed
 
     def measure_float(self) -> None:
         """How long float takes decides how many samples the exploration can afford.
@@ -114,9 +118,11 @@ class Explorer:
         if count < len(self.screening):
             self.screening = spread(self.screening, max(count, FEWEST_SCREENING), 0)[0]
 
-    def types(self, task: Task, float_layers: Sequence[str] = ()) -> list[Candidate]:
-        """Measures the integer types, and with ``float_layers`` the search's own proposal."""
-        schemes = list(first_schemes())
+    def types(
+        self, task: Task, float_layers: Sequence[str] = (), others: Sequence[QuantizationScheme] = ()
+    ) -> list[Candidate]:
+        """Measures the integer types, other engines', and with ``float_layers`` the search's proposal."""
+        schemes = [*first_schemes(), *others]
         if any(node.op_type in GATES for node in self.quantizer.graph.nodes):
             schemes.append(replaced(schemes[0], integer_gates=False))
         if any(node.op_type in ATTENTION for node in self.quantizer.graph.nodes):
@@ -130,26 +136,22 @@ class Explorer:
         self.measure([c for c in candidates if c.error is None], "types")
         return candidates
 
-    def saturation(self, candidate: Candidate) -> str | None:
-        """Says so where the device's integer kernels compute something else than the operators mean.
-
-        Without graph optimization ONNX Runtime executes QDQ in float: what the integers should give.
-        """
-        if self.scorer.agent.environment.runtime != "onnxruntime" or candidate.screened is None:
-            return None
-        name = f"unfused {candidate.name}"
-        meant = self.scorer.score(candidate.path, self.screening, name=name, optimized=False).score
-        if meant is None or candidate.distance < SATURATING * meant.distance:
-            return None
-        environment = self.scorer.agent.environment
-        no_vnni = environment.architecture == "x86_64" and not any(
-            "vnni" in f for f in environment.cpu_features
-        )
-        reason = "it has no VNNI, 16-bit sums saturate; " if no_vnni else ""
-        return (
-            f"this CPU computes {candidate.scheme.types} inexactly ({reason}output distance "
-            f"{candidate.distance:.3g}, {meant.distance:.3g} as the operators are defined)"
-        )
+    def saturation(self, candidates: Sequence[Candidate]) -> list[str]:
+        """Sentences about types whose kernels here compute something else than the operators mean."""
+        few = self.screening.subset(np.arange(min(SAMPLES, len(self.screening))))
+        found = []
+        for candidate in candidates:
+            if candidate.screened is None:
+                continue
+            meant = defined_distance(self.quantizer.original, candidate.path, few)
+            candidate.defined_distance = meant
+            here = float(np.sqrt(np.mean(candidate.screened.errors[: len(few)])))
+            what = (
+                f"{candidate.scheme.types} {'per channel' if candidate.scheme.per_channel else 'per tensor'}"
+            )
+            sentence = named(what, here, meant, self.scorer.agent.environment)
+            found += [sentence] if sentence is not None else []
+        return found
 
     def screen(self, scheme: QuantizationScheme, latency_ms: float | None = None) -> Candidate:
         """Builds a candidate and compares its outputs on the device; once for each scheme."""
@@ -158,7 +160,7 @@ class Explorer:
         candidate = Candidate(scheme, self._path(scheme), latency_ms=latency_ms)
         self.candidates[scheme.name] = candidate
         try:
-            if not self.quantizer.placement(scheme).integer:
+            if scheme.is_own and not self.quantizer.placement(scheme).integer:
                 raise ModelError("it leaves every operator of this model in float")
             self._build(candidate)
         except ModelError as error:
@@ -227,7 +229,7 @@ class Explorer:
 
     def bases(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The one or two schemes worth refining: nearest among the fast, and a slower, much nearer one."""
-        usable = [c for c in candidates if c.error is None and c.latency_ms is not None]
+        usable = [c for c in candidates if c.error is None and c.latency_ms is not None and c.scheme.is_own]
         if not usable:
             return []
         fastest = min(c.latency_ms or 0.0 for c in usable)
@@ -262,6 +264,10 @@ class Explorer:
             warn(f"mixed precision is left out: {error.message}")
             return []
         errors = self._sensitivity(scheme, segments)
+        self.sensitivity = {
+            segment: _described(graph, segment, *numbers)
+            for segment, *numbers in zip(segments, errors, costs.float_ms, costs.int8_ms, strict=True)
+        }
         integer = self.quantizer.placement(scheme).integer
         everything = [any(name in integer for name in segment.nodes) for segment in segments]
         mixtures = []
@@ -300,6 +306,17 @@ class Explorer:
     def _build(self, candidate: Candidate) -> None:
         if not candidate.path.is_file():
             write_model(self.quantizer.quantize(candidate.scheme), candidate.path)
+
+
+def _described(
+    graph: Graph, segment: Segment, error: float, float_ms: float, int8_ms: float
+) -> LayerSensitivity:
+    members = set(segment.nodes)
+    weighted = (n.name for n in graph.nodes if n.name in members and n.op_type in WEIGHTED)
+    return LayerSensitivity(
+        layer=next(weighted, segment.nodes[0]), operators=len(segment.nodes), squared_error=error,
+        float_ms=float_ms, int8_ms=int8_ms, integer=False,
+    )  # fmt: skip
 
 
 def _rounds(passes: Sequence[NetworkLatency]) -> list[tuple[float, ...]] | None:

@@ -6,16 +6,17 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from edgenas.datasets import ImageSet, Preprocessing, preprocess
 from edgenas.errors import DataError
-from edgenas.quantization.array_file import ArrayFile
+from edgenas.quantization.array_file import ArrayFile, StoredArray
 
 Batch = dict[str, npt.NDArray[Any]]
+Rows: TypeAlias = npt.NDArray[Any] | StoredArray  # in memory, or on disk
 
 ALIKE = {"f": "f", "i": "iu", "u": "iu", "b": "b"}  # kinds of numbers that may stand for one another
 HASHED_ROWS = 64  # at once, so that hashing stays within bounded memory
@@ -92,15 +93,15 @@ class ArrayInputs(Inputs):
         targets: what else is known of each sample, for a metric.
         chosen: which samples these are; all where None.
         dtypes: what the arrays are fed as; what they are where None.
-        source: the file that the arrays are mapped from, kept alive.
+        source: the file that the arrays are read from, kept alive.
     """
 
     def __init__(
-        self, arrays: Mapping[str, npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None = None, *,
-        targets: Mapping[str, npt.NDArray[Any]] | None = None, chosen: npt.NDArray[np.int64] | None = None,
+        self, arrays: Mapping[str, Rows], labels: npt.NDArray[np.int64] | None = None, *,
+        targets: Mapping[str, Rows] | None = None, chosen: npt.NDArray[np.int64] | None = None,
         dtypes: Mapping[str, np.dtype[Any]] | None = None, source: ArrayFile | None = None,
     ) -> None:  # fmt: skip
-        known = {**({} if labels is None else {"labels": labels}), **(targets or {})}
+        known: dict[str, Rows] = {**({} if labels is None else {"labels": labels}), **(targets or {})}
         counts = {name: len(array) for name, array in {**arrays, **known}.items()}
         if len(set(counts.values())) != 1:
             raise DataError(f"the arrays have different numbers of samples: {counts}")
@@ -146,7 +147,7 @@ class ArrayInputs(Inputs):
         return ", ".join(f"{name} {array.dtype} {array.shape[1:]}" for name, array in self._arrays.items())
 
 
-def _rows(arrays: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]) -> Batch:
+def _rows(arrays: Mapping[str, Rows], rows: npt.NDArray[np.int64]) -> Batch:
     return {name: np.ascontiguousarray(array[rows]) for name, array in arrays.items()}
 
 
@@ -168,16 +169,18 @@ def load_arrays(path: Path, wanted: Mapping[str, np.dtype[Any]]) -> ArrayInputs:
             f"{path} has {', '.join(sorted(file.names))}; the model also wants {', '.join(missing)}",
             hint="an .npz file for a model with several inputs is keyed by their names",
         )
-    arrays = {name: file.array(name) for name in wanted}
+    arrays: dict[str, Rows] = {name: file.array(name) for name in wanted}
     empty = [name for name, array in arrays.items() if array.ndim == 0 or len(array) == 0]
     if empty:
         raise DataError(f"{path} has no samples for the input {empty[0]}")
     for name, array in arrays.items():
         if array.dtype.kind not in ALIKE.get(wanted[name].kind, wanted[name].kind):
             raise DataError(f"the model's input '{name}' is {wanted[name]}, {path} has {array.dtype}")
-    labels = file.array("labels").astype(np.int64) if "labels" in file.names else None
     count = len(next(iter(arrays.values())))
-    others = {name: file.array(name) for name in file.names if name not in {*wanted, "labels"}}
+    labels = file.array("labels")[np.arange(count)].astype(np.int64) if "labels" in file.names else None
+    others: dict[str, Rows] = {
+        name: file.array(name) for name in file.names if name not in {*wanted, "labels"}
+    }
     targets = {name: array for name, array in others.items() if array.ndim and len(array) == count}
     return ArrayInputs(arrays, labels, targets=targets, dtypes=wanted, source=file)
 

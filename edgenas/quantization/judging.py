@@ -6,12 +6,15 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import ttest_1samp
+from scipy.stats import binomtest, ttest_1samp
 
 from edgenas.quantization.decision import Unit, changes, estimated_drop, paired_p_value
 from edgenas.quantization.device_scoring import Baseline
 from edgenas.quantization.outputs import OutputScore
 
+FEWEST_TO_DOUBT = 16
+SURELY_BETTER = 0.01  # chance that guessing would be right as often
+CHECK = "check --mean, --std, --scale, --channels and the labels' order"
 Labels: TypeAlias = npt.NDArray[np.int64] | None
 
 
@@ -61,6 +64,23 @@ class Judge:
         lost, won = changes(score.predictions, self._baseline.classes, self._labels)
         p_value = paired_p_value(lost, won)
         return f"paired on {len(self._labels)} selection images: {lost} lost, {won} won (p = {p_value:.2g})"
+
+    def doubts(self) -> list[str]:
+        """What the float model's own answers say against the preprocessing, in sentences."""
+        classes = np.array(self._baseline.classes)
+        if len(classes) < FEWEST_TO_DOUBT:
+            return []
+        if self._labels is None:
+            same = len(np.unique(classes)) == 1
+            return [f"the float model gives all {len(classes)} samples one class; {CHECK}"] if same else []
+        if len(np.unique(self._labels)) == 1:
+            return []
+        guessed = float(np.bincount(self._labels).max() / len(classes))
+        right = int(np.sum(classes == self._labels))
+        if binomtest(right, len(classes), guessed, alternative="greater").pvalue < SURELY_BETTER:
+            return []
+        found = f"the float model is right on {right} of {len(classes)} samples, no better than a guess"
+        return [f"{found}; {CHECK}"]
 
     def _quality(self, classes: tuple[int, ...], ratings: tuple[float, ...]) -> float | None:
         if ratings:

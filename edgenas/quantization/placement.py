@@ -11,6 +11,7 @@ import onnx
 from edgenas.quantization.graph import Graph, attribute
 from edgenas.quantization.rewrites import clip_bounds
 from edgenas.quantization.schemes import QuantizationScheme
+from edgenas.records import FloatOperators
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 COMPUTING = frozenset({"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "Sigmoid", "LeakyRelu"})
@@ -90,6 +91,32 @@ def _supported(graph: Graph, node: onnx.NodeProto, scheme: QuantizationScheme) -
     if node.op_type in GATES:
         return scheme.integer_gates and scheme.integer_sums and gate_line(node)[0] > 0
     return node.op_type in COMPUTING | MOVING
+
+
+def why_float(graph: Graph, scheme: QuantizationScheme) -> list[FloatOperators]:
+    """The operators that ``scheme`` leaves in float, by kind and reason, most frequent first."""
+    integer = place(graph, scheme).integer
+    groups: dict[tuple[str, str], list[str]] = {}
+    for node in graph.nodes:
+        if node.name not in integer:
+            groups.setdefault((node.op_type, _reason(graph, node, scheme)), []).append(node.name)
+    found = [
+        FloatOperators(op=op, count=len(names), reason=reason, examples=tuple(names[:3]))
+        for (op, reason), names in groups.items()
+    ]
+    return sorted(found, key=lambda group: -group.count)
+
+
+def _reason(graph: Graph, node: onnx.NodeProto, scheme: QuantizationScheme) -> str:
+    if scheme.keeps_float(node.name):
+        return "its time or its error on integers: the mixture of precisions has it in float"
+    if _supported(graph, node, scheme):
+        return "no integers come in or none are wanted behind it"
+    if _supported(graph, node, QuantizationScheme()):
+        return "the scheme computes it in float between integer layers"
+    if node.op_type in _CHECKS or node.op_type in GATES:
+        return "its attributes or weights have no integer form (computed weights, bias, padding, shapes)"
+    return "the runtimes have no integer kernel for it"
 
 
 def _is_float_weight(graph: Graph, node: onnx.NodeProto, position: int) -> bool:

@@ -11,6 +11,7 @@ import onnx
 from edgenas.quantization.bias_correction import corrected_biases
 from edgenas.quantization.calibration import Calibration, calibrate
 from edgenas.quantization.emitter import Plan, emit
+from edgenas.quantization.engines import ENGINES
 from edgenas.quantization.equalization import equalize
 from edgenas.quantization.graph import Graph, attribute, copy_model
 from edgenas.quantization.inputs import Inputs
@@ -95,11 +96,17 @@ class Quantizer:
         return plan
 
     def quantize(self, scheme: QuantizationScheme) -> onnx.ModelProto:
-        """The QDQ model of ``scheme``, as it would be shipped."""
-        graph, calibration = self._variant(scheme.equalized)
-        model = emit(graph, self.plan(scheme))
+        """The QDQ model of ``scheme``, as it would be shipped.
+
+        Raises:
+            ModelError: another engine was asked, and cannot quantize the model.
+        """
+        if scheme.is_own:
+            model = emit(self._variant(scheme.equalized)[0], self.plan(scheme))
+        else:
+            model = ENGINES[scheme.engine]().quantize(self.original, self.inputs, scheme.preset)
         finish(model, like=self.original)
-        facts = {"scheme": scheme.to_json(), "calibration_sha256": calibration.sha256, **self.facts}
+        facts = {"scheme": scheme.to_json(), "calibration_sha256": self.inputs.sha256, **self.facts}
         for key, value in facts.items():
             model.metadata_props.add(key=f"{METADATA}.{key}", value=value)
         return model

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from edgenas.datasets import (
@@ -22,6 +23,8 @@ from edgenas.quantization.inputs import ArrayInputs, ImageInputs, Inputs, is_key
 from edgenas.quantization.model_checks import input_types, real_inputs
 from edgenas.quantization.reference_run import check_feed
 from edgenas.records import Record
+
+OUTSIDE = 0.02  # of the range in training: what resampling may overshoot
 
 
 class PreprocessingOptions(Record):
@@ -135,28 +138,52 @@ def _declared(model: onnx.ModelProto, given: dict[str, object]) -> dict[str, obj
     }  # fmt: skip
 
 
-def suspicious(inputs: Inputs, checked: int = 64) -> list[str]:
-    """What looks wrong about calibration samples, in sentences for the user."""
+def trained_range(model: onnx.ModelProto) -> tuple[float, float] | None:
+    """The values that images had in training, by the model's metadata; None where it does not say."""
+    known = preprocessing_from_model(model)
+    if known is None:
+        return None
+    ends = [(end / known.scale - np.array(known.mean)) / np.array(known.std) for end in (0.0, 255.0)]
+    return float(np.min(ends)), float(np.max(ends))
+
+
+def suspicious(inputs: Inputs, expected: tuple[float, float] | None = None, checked: int = 64) -> list[str]:
+    """What looks wrong about calibration samples, in sentences for the user.
+
+    Args:
+        expected: lowest and highest value in training, see ``trained_range``.
+    """
     found = []
     chosen = np.unique(np.linspace(0, len(inputs) - 1, min(checked, len(inputs))).astype(np.int64))
     for name, array in inputs.batch(chosen).items():
         flat = array.reshape(len(array), -1)
         if array.dtype.kind == "f":
-            found += _suspicious_values(name, flat)
+            found += _suspicious_values(name, flat, expected)
     if inputs.labels is not None and len(inputs) > 1 and len(np.unique(inputs.labels)) == 1:
         found.append("all calibration samples are of one class")
     return found
 
 
-def _suspicious_values(name: str, flat: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[str]:
-    found = []
+def _suspicious_values(
+    name: str, flat: npt.NDArray[np.float32], expected: tuple[float, float] | None
+) -> list[str]:
+    found, low, high = [], float(flat.min()), float(flat.max())
     constant = int(np.sum(flat.min(axis=1) == flat.max(axis=1)))
-    if constant:
+    if constant and flat.shape[1] > 1:
         found.append(f"{constant} of {len(flat)} calibration samples for '{name}' are constant")
     if len(flat) > 1 and (flat == flat[0]).all():
         found.append(f"all calibration samples for '{name}' are the same")
-    if np.abs(flat).max() > 1000:
-        found.append(f"calibration samples for '{name}' reach {np.abs(flat).max():.3g}: is --scale right?")
+    if expected is not None:
+        margin = OUTSIDE * (expected[1] - expected[0])
+        if low < expected[0] - margin or high > expected[1] + margin:
+            found.append(
+                f"calibration samples for '{name}' reach from {low:.3g} to {high:.3g}; the network was "
+                f"trained on {expected[0]:.3g} to {expected[1]:.3g}"
+            )
+    elif max(abs(low), abs(high)) > 1000:
+        found.append(
+            f"calibration samples for '{name}' reach {max(abs(low), abs(high)):.3g}: is --scale right?"
+        )
     return found
 
 

@@ -29,6 +29,7 @@ class QuantizationScheme(Record):
             come from such; else only layers with weights do.
         integer_gates: HardSigmoid and HardSwish run on integers, else in float between them.
         float_layers: names of nodes that stay float, or beginnings of names before a ``/``.
+        engine: who quantizes; all the above is ours, another engine goes by its ``preset``.
         label: what chose ``float_layers``, for people; part of the name.
     """
 
@@ -43,10 +44,19 @@ class QuantizationScheme(Record):
     integer_gates: bool = True
     float_layers: tuple[str, ...] = ()
     label: str = ""
+    engine: str = "edgenas"
+    preset: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is made here, and can be refined and mixed."""
+        return self.engine == "edgenas"
 
     @property
     def name(self) -> str:
         """Short and unique among the schemes of one model, such as ``u8s8-channel-mse-bias``."""
+        if not self.is_own:
+            return f"{self.engine}-{self.preset}"
         parts = [self.types, "channel" if self.per_channel else "tensor"]
         parts += ["reduced"] if self.reduced_range else []
         parts += [self.calibration]

@@ -20,7 +20,10 @@ from edgenas.quantization.exploration import Candidate, Explorer
 from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.judging import Judge
 from edgenas.quantization.outputs import OutputScore
+from edgenas.quantization.placement import why_float
 from edgenas.quantization.samples import spread
+from edgenas.quantization.schemes import QuantizationScheme, replaced
+from edgenas.records import FloatOperators, LayerSensitivity
 
 FINALISTS = 5
 SELECTION_SECONDS = 30.0  # of device time for each finalist
@@ -45,8 +48,11 @@ class Outcome:
     float_latency_ms: float
     float_accuracy: float | None
     selection_samples: int
+    max_drop: float
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
+    sensitivity: tuple[LayerSensitivity, ...] = ()
+    stayed_float: tuple[FloatOperators, ...] = ()
 
 
 class Tournament:
@@ -54,15 +60,18 @@ class Tournament:
 
     Args:
         selection: samples that no candidate was calibrated with.
+        others: schemes of other engines that compete.
     """
 
     def __init__(
-        self, explorer: Explorer, selection: Inputs, max_drop: float, latency_ms: float | None
-    ) -> None:
+        self, explorer: Explorer, selection: Inputs, max_drop: float, latency_ms: float | None,
+        others: Sequence[QuantizationScheme] = (),
+    ) -> None:  # fmt: skip
         self._explorer = explorer
         self._selection = selection
         self._max_drop = max_drop
         self._latency_ms = latency_ms
+        self._others = others
         self._warnings: list[str] = []
 
     def run(self, start_float_layers: Sequence[str]) -> Outcome:
@@ -79,9 +88,8 @@ class Tournament:
         return self._outcome([c for c in scored if c.name in ratios], scores, selection, ratios)
 
     def _explore(self, start_float_layers: Sequence[str], task: Task) -> None:
-        tried = self._explorer.types(task, start_float_layers)
-        inexact = self._explorer.saturation(tried[0])
-        self._warnings += [inexact] if inexact else []
+        tried = self._explorer.types(task, start_float_layers, self._others)
+        self._warnings += self._explorer.saturation(tried)
         for base in self._explorer.bases(tried):
             self._explorer.mix(self._explorer.refine(base, task), task)
 
@@ -134,11 +142,27 @@ class Tournament:
         float_ms, quality = self._explorer.float_latency_ms, judge.float_quality
         limits = Limits(self._max_drop, float_ms, self._latency_ms, judge.unit)
         verdict = decide(list(judged.values()), limits, float_accuracy=quality)
+        self._warnings += judge.doubts()
         paired = judge.paired(scores[verdict.winner]) if verdict.winner is not None else None
         return Outcome(
             list(self._explorer.candidates.values()), judged, scores, verdict, float_ms, quality,
-            len(selection), self._warnings, [paired] if paired is not None else [],
+            len(selection), self._max_drop, self._warnings, [paired] if paired is not None else [],
+            *self._explained(verdict.best_int8),
         )  # fmt: skip
+
+    def _explained(self, best: str | None) -> tuple[tuple[LayerSensitivity, ...], tuple[FloatOperators, ...]]:
+        """What each part of the best int8 model costs, and which operators of it are float and why."""
+        if best is None:
+            return (), ()
+        scheme = self._explorer.candidates[best].scheme
+        if not scheme.is_own:
+            return (), ()
+        integer = self._explorer.quantizer.placement(scheme).integer
+        sensitivity = tuple(
+            replaced(found, integer=any(name in integer for name in segment.nodes))
+            for segment, found in self._explorer.sensitivity.items()
+        )
+        return sensitivity, tuple(why_float(self._explorer.quantizer.graph, scheme))
 
     def _judged(self, candidate: Candidate, judge: Judge, score: OutputScore, ratio: LatencyRatio) -> Judged:
         assert candidate.latency_ms is not None, "failed candidates were left out"

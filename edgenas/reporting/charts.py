@@ -242,6 +242,7 @@ def schemes(result: QuantizeResult) -> Figure:
         chosen = [trial for trial in result.tried if trial.verdict == verdict]
         points = [_SchemePoint(t.scheme, t.latency_ms, _height(t, labelled), t.reason) for t in chosen]
         traces.append(_scheme_points(verdict, points, {"size": size, "color": color, "symbol": symbol}))
+    traces.append(_scheme_front(result, labelled))
     height = 0.0 if not labelled else result.float_accuracy and 100 * result.float_accuracy
     reference = _SchemePoint("float", result.float_latency_ms, height, "what all schemes are held to")
     traces.append(_scheme_points("float", [reference], {"size": 11, "color": GOOD, "symbol": "diamond"}))
@@ -252,6 +253,58 @@ def schemes(result: QuantizeResult) -> Figure:
         yaxis=_axis("accuracy, %" if labelled else "distance of the outputs to float"),
         hovermode="closest",
         **_vertical_line(result.float_latency_ms, "float", MUTED),
+    )
+
+
+def _scheme_front(result: QuantizeResult, labelled: bool) -> dict[str, Any]:
+    """The schemes that no other beats in both latency and quality."""
+    better = 1.0 if labelled else -1.0
+    known = [(t.latency_ms, _height(t, labelled)) for t in result.tried if t.latency_ms is not None]
+    points = sorted((ms, height) for ms, height in known if height is not None)
+    front: list[tuple[float, float]] = []
+    for ms, height in points:
+        if not front or better * height > better * front[-1][1]:
+            front.append((ms, height))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "Pareto front",
+        "x": [ms for ms, _ in front],
+        "y": [height for _, height in front],
+        "line": {"shape": "hv", "color": MUTED, "dash": "dot"},
+        "hoverinfo": "skip",
+    }
+
+
+def sensitivity(result: QuantizeResult) -> Figure:
+    """Error that each part of the network brings alone on integers, and the time that it saves there."""
+    parts = result.sensitivity
+    names = [text(part.layer, 40) for part in parts]
+    error = {
+        "type": "bar",
+        "name": "error of the outputs",
+        "x": names,
+        "y": [max(part.squared_error, 1e-9) for part in parts],
+        "marker": {"color": [ACCENT if part.integer else SECOND for part in parts]},
+        "customdata": ["int8" if part.integer else "float" for part in parts],
+        "hovertemplate": "<b>%{x}</b> (%{customdata})<br>error %{y:.3g}<extra></extra>",
+    }
+    saved = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "time saved",
+        "x": names,
+        "y": [round(part.float_ms - part.int8_ms, 5) for part in parts],
+        "yaxis": "y2",
+        "marker": {"color": GOOD, "size": 8},
+        "hovertemplate": "<b>%{x}</b><br>saves %{y:.4f} ms<extra></extra>",
+    }
+    return _figure(
+        [error, saved],
+        height=400,
+        xaxis={**_axis(""), "tickangle": -60},
+        yaxis={**_axis("share of the outputs' energy that is error"), "type": "log"},
+        yaxis2={**_axis("time saved on integers, ms"), "overlaying": "y", "side": "right"},
     )
 
 

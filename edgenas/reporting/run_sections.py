@@ -55,6 +55,8 @@ def run_page(contents: RunContents) -> Page:
         page.sections.append(kernels_section(contents.prediction))
     if contents.quantize:
         page.sections.append(schemes_section(contents.quantize))
+        if contents.quantize.sensitivity or contents.quantize.stayed_float:
+            page.sections.append(sensitivity_section(contents.quantize))
     for key, title, result in (
         ("train", "Training of the supernet", contents.train),
         ("final", "Training of the winner", contents.final),
@@ -220,6 +222,43 @@ def schemes_section(result: QuantizeResult) -> Section:
                 rows=rows,
                 folded=False,
                 marked=next((i for i, trial in enumerate(result.tried) if trial.verdict == "chosen"), None),
+            ),
+        ),
+    )
+
+
+def sensitivity_section(result: QuantizeResult) -> Section:
+    """What each part of the network costs on integers, and what stayed float and why."""
+    parts = [
+        (
+            part.layer, str(part.operators), "int8" if part.integer else "float", f"{part.squared_error:.2e}",
+            milliseconds(part.float_ms), milliseconds(part.int8_ms),
+        )
+        for part in result.sensitivity
+    ]  # fmt: skip
+    floats = [(f.op, str(f.count), f.reason, ", ".join(f.examples)) for f in result.stayed_float]
+    return Section(
+        key="sensitivity",
+        short="Sensitivity",
+        title="What stayed float and why",
+        lead=(
+            "Each part of the network alone on integers, measured on the device: the share of the outputs' "
+            "energy that becomes error, and its time in both precisions. The best int8 model has "
+            f"{sum(part.integer for part in result.sensitivity)} of {len(parts)} parts on integers."
+        ),
+        figure=charts.sensitivity(result) if parts else None,
+        describes="Bars of each part's error, dots of the time it saves; the tables have the numbers.",
+        grids=(
+            Grid(
+                caption="Operators in float",
+                columns=("operator", "count", "why", "such as"),
+                rows=floats,
+                folded=False,
+            ),
+            Grid(
+                caption="Every part",
+                columns=("first layer", "operators", "precision", "error", "in float", "on integers"),
+                rows=parts,
             ),
         ),
     )
