@@ -1,22 +1,30 @@
-"""Our quantizer beside ONNX Runtime's and NNCF's on the same models, images and device.
+"""Our quantizer beside ONNX Runtime's, NNCF's and neural-compressor's: same models, images and device.
 
 Every method gets the same calibration images: 300 of CIFAR-10's training images or 100 of the
 ImageNet sample. Ours divides them into images that calibrate and images that select. Accuracy is on
 images that none of them saw, with the device's own kernels; latencies of one model's results are
-measured in one interleaved run. Everything is repeated with another draw of calibration images.
+measured in interleaved rounds of several passes that load their sessions afresh. Everything is
+repeated with another draw of calibration images.
 
     python bench/quantize.py [--quick] [--json OUT] [--seeds N] [--device ID]... [--model NAME]...
-                             [--cifar FULL.npz]
+                             [--cifar FULL.npz] [--stage peers|ours|accuracy|latency]
 
-A killed run goes on where it stopped: results are kept beside OUT.
+A killed run goes on where it stopped: results are kept beside OUT. A stage alone does its part and
+prints no table: peers and accuracy are no timing and may run on a busy machine, ours and latency may
+not. The whole set of CIFAR-10 is what the figures are about; without --cifar its small part is taken.
+
+neural-compressor's ONNX successor wants numpy below 2: an environment of its own is made for it, and
+where that fails its rows say why.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +36,19 @@ from provenance import provenance
 
 from edgenas.datasets import ImageSet, Preprocessing, load_images
 from edgenas.device_profiles import load_profile
-from edgenas.errors import EdgeNASError
-from edgenas.measuring import connect
+from edgenas.measuring import Agent, connect
 from edgenas.pipeline.quantize import quantize
-from edgenas.quantization.decision import changes, paired_p_value
-from edgenas.quantization.device_scoring import Scorer, latency_of
+from edgenas.quantization.decision import changes, latency_ratio, paired_p_value
+from edgenas.quantization.device_scoring import Answer, Scorer
 from edgenas.quantization.inputs import ImageInputs
 from edgenas.quantization.trials import TrialStore, key_of
+from edgenas.records import NetworkLatency
 from edgenas.workspace import Workspace
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 DEVICES = ("local", "local-openvino")
 CALIBRATION = {"cifar10": 300, "imagenet": 100}
-ROUNDS = 30
+PASSES, ROUNDS = 6, 6
 OURS = "edgenas"
 
 
@@ -131,6 +139,20 @@ def _nncf(preset: str) -> Callable[[Path, ImageInputs, Path], None]:
     return make
 
 
+def _neural_compressor(model: Path, inputs: ImageInputs, output: Path) -> None:
+    """Runs in its own environment: it and its numpy do not get along with ours."""
+    samples = output.with_name("neural-compressor.npz")
+    np.savez(samples, **inputs.batch(np.arange(len(inputs))))
+    script = Path(__file__).with_name("neural_compressor_peer.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(model), str(samples), str(output)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    samples.unlink()
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip() or "it ended without a word").splitlines()[-1][:200])
+
+
 def peers() -> dict[str, Callable[[Path, ImageInputs, Path], None]]:
     """Name -> function that writes a quantized model."""
     from onnxruntime.quantization import QuantType
@@ -144,6 +166,7 @@ def peers() -> dict[str, Callable[[Path, ImageInputs, Path], None]]:
         "onnxruntime u8u8": _onnxruntime(activation_type=QuantType.QUInt8, weight_type=QuantType.QUInt8),
         "nncf default": _nncf("performance"),
         "nncf mixed": _nncf("mixed"),
+        "onnx-neural-compressor": _neural_compressor,
     }
 
 
@@ -152,93 +175,138 @@ def peers() -> dict[str, Callable[[Path, ImageInputs, Path], None]]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One model on one device with one draw of calibration images."""
+    """One model on one device with one draw of calibration images.
+
+    Attributes:
+        folder: what the draw makes, shared by the devices.
+    """
 
     subject: Subject
     device: str
     seed: int
+    images: Draw
+    folder: Path
 
     @property
     def name(self) -> str:
         return f"{self.subject.name} on {self.device}, draw {self.seed}"
 
+    @property
+    def model(self) -> Path:
+        return DATA / "models" / self.subject.file
 
-def _ours(cell: Cell, images: Draw, model: Path, folder: Path) -> dict[str, Any]:
-    """Quantizes with the command's own function; returns what it said."""
-    data = folder / "calibration.npz"
-    labels = images.calibration.labels
-    np.savez(data, input=ImageInputs("input", images.calibration, cell.subject.preprocessing).batch(
-        np.arange(len(images.calibration)))["input"], labels=labels)  # fmt: skip
-    result = quantize(
-        model, device=cell.device, calibration=data, output=folder / "ours.onnx", threads=1,
-        seed=cell.seed, workspace=Workspace(folder),
-    )  # fmt: skip
-    return {"scheme": result.scheme, "selected_latency_ms": result.latency_ms}
+    @property
+    def ours(self) -> Path:
+        return self.folder / self.device / "ours.onnx"
+
+    def inputs(self, images: ImageSet) -> ImageInputs:
+        return ImageInputs("input", images, self.subject.preprocessing, images.labels)
 
 
-def run_cell(cell: Cell, images: Draw, folder: Path) -> list[dict[str, Any]]:
-    """One row for each method."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model = DATA / "models" / cell.subject.file
-    notes = {OURS: _ours(cell, images, model, folder)}
-    calibration = ImageInputs("input", images.calibration, cell.subject.preprocessing)
-    files = {"float": model, OURS: folder / "ours.onnx"}
-    failures: dict[str, str] = {}
+def make_peers(cell: Cell) -> None:
+    """Writes what the peers make, or why they do not."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
     for name, make in peers().items():
-        output = folder / f"{name.replace(' ', '-').replace(',', '')}.onnx"
-        if not output.is_file():
-            try:
-                make(model, calibration, output)
-            except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
-                failures[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-                continue
-        files[name] = output
-    rows = _measured(cell, images, files, folder)
-    failed = [{"method": name, "error": reason} for name, reason in failures.items()]
-    return [{**row, **notes.get(row["method"], {})} for row in rows + failed]
-
-
-def _measured(cell: Cell, images: Draw, files: dict[str, Path], folder: Path) -> list[dict[str, Any]]:
-    scoring = ImageInputs("input", images.scoring, cell.subject.preprocessing, images.scoring.labels)
-    profile = load_profile(cell.device, Workspace(folder))
-    store = TrialStore(folder / f"{cell.device}.trials.jsonl")
-    with connect(profile) as agent, Scorer(agent, store, files["float"], 1) as scorer:
-        latencies = scorer.latencies(list(files.values()), purpose="bench", rounds=ROUNDS)
-        answers = {name: scorer.score(path, scoring, name=name) for name, path in files.items()}
-    predictions = {n: a.score.predictions for n, a in answers.items() if a.score is not None}
-    float_ms = latency_of(latencies[0])
-    rows = []
-    for (name, path), latency in zip(files.items(), latencies, strict=True):
-        row: dict[str, Any] = {"method": name, "size_bytes": path.stat().st_size}
-        ms = latency_of(latency)
-        if ms is None or float_ms is None or name not in predictions:
-            rows.append({**row, "error": latency.error or answers[name].error})
+        output = _peer_path(cell, name)
+        reason = output.with_suffix(".failed")
+        if output.is_file() or reason.is_file():
             continue
-        statistics = latency.statistics
-        assert statistics is not None and scoring.labels is not None
-        lost, won = changes(predictions[name], predictions[OURS], scoring.labels)
-        rows.append({
-            **row, "latency_ms": ms, "speed": float_ms / ms, "rounds_ms": statistics.rounds_ms,
-            "accuracy": float(np.mean(np.array(predictions[name]) == scoring.labels)),
-            "images": len(scoring), "ours_only_right": lost, "it_only_right": won,
-            "p_value": paired_p_value(lost, won),
-            "latency_ratio_interval": _ratio_interval(statistics.rounds_ms, latencies[1]),
-        })  # fmt: skip
-    return rows
+        unfinished = output.with_suffix(".unfinished.onnx")
+        try:
+            make(cell.model, cell.inputs(cell.images.calibration), unfinished)
+            unfinished.replace(output)
+        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
+            reason.write_text(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
-def _ratio_interval(rounds_ms: tuple[float, ...], ours: Any) -> tuple[float, float]:
-    """95 % interval of its latency over ours, from resampled rounds."""
-    if ours.statistics is None:
-        return (float("nan"), float("nan"))
-    generator = np.random.default_rng(0)
-    theirs, mine = np.array(rounds_ms), np.array(ours.statistics.rounds_ms)
-    ratios = [
-        np.median(generator.choice(theirs, len(theirs))) / np.median(generator.choice(mine, len(mine)))
-        for _ in range(500)
-    ]
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(low), float(high)
+def make_ours(cell: Cell) -> None:
+    """Quantizes with the command's own function and keeps what it said."""
+    said = cell.ours.with_suffix(".json")
+    if said.is_file():
+        return
+    cell.ours.parent.mkdir(parents=True, exist_ok=True)
+    data = cell.ours.with_name("calibration.npz")
+    calibration = cell.inputs(cell.images.calibration)
+    np.savez(data, **calibration.batch(np.arange(len(calibration))), labels=calibration.labels)
+    started = time.monotonic()
+    result = quantize(
+        cell.model, device=cell.device, calibration=data, output=cell.ours, threads=1, seed=cell.seed,
+        workspace=Workspace(cell.ours.parent),
+    )  # fmt: skip
+    facts = {
+        "scheme": result.scheme, "selected_latency_ms": result.latency_ms,
+        "seconds": round(time.monotonic() - started, 1), "tried": len(result.tried),
+    }  # fmt: skip
+    data.unlink()
+    said.write_text(json.dumps(facts))
+
+
+class Measured:
+    """A cell's files on its device; every answer is kept, so that nothing is asked twice."""
+
+    def __init__(self, cell: Cell, agent: Agent) -> None:
+        store = TrialStore(cell.folder / cell.device / "bench.jsonl")
+        self._cell, self._scorer = cell, Scorer(agent, store, cell.model, 1)
+        made = {name: _peer_path(cell, name) for name in peers()}
+        self.files = {"float": cell.model, OURS: cell.ours}
+        self.files |= {name: path for name, path in made.items() if path.is_file()}
+        self.failures = {
+            name: path.with_suffix(".failed").read_text() for name, path in made.items() if not path.is_file()
+        }
+
+    def __enter__(self) -> Measured:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scorer.__exit__(None, None, None)
+
+    def accuracy(self) -> dict[str, Answer]:
+        scoring = self._cell.inputs(self._cell.images.scoring)
+        return {name: self._scorer.score(path, scoring, name=name) for name, path in self.files.items()}
+
+    def latency(self) -> list[list[NetworkLatency]]:
+        """Passes of the files in their order."""
+        return [
+            self._scorer.latencies(
+                list(self.files.values()), purpose=f"bench pass {number}", rounds=ROUNDS, paired=True
+            )
+            for number in range(PASSES)
+        ]
+
+    def rows(self) -> list[dict[str, Any]]:
+        answers, passes = self.accuracy(), self.latency()
+        float_passes, our_passes = (_rounds(passes, position) for position in (0, 1))
+        assert float_passes is not None and our_passes is not None, "float and ours run on every device"
+        labels, ours = self._cell.images.scoring.labels, answers[OURS].score
+        assert labels is not None and ours is not None
+        rows = []
+        for position, (name, path) in enumerate(self.files.items()):
+            mine, score = _rounds(passes, position), answers[name].score
+            row: dict[str, Any] = {"method": name, "size_bytes": path.stat().st_size}
+            if mine is None or score is None:
+                failed = next((one[position].error for one in passes if one[position].error), None)
+                rows.append({**row, "error": failed or answers[name].error})
+                continue
+            against = latency_ratio(our_passes, mine, comparisons=len(self.files))
+            lost, won = changes(score.predictions, ours.predictions, labels)
+            ms, float_ms = (float(np.median(np.concatenate(one))) for one in (mine, float_passes))
+            rows.append({
+                **row, "latency_ms": ms, "speed": float_ms / ms, "rounds_ms": [list(one) for one in mine],
+                "accuracy": float(np.mean(np.array(score.predictions) == labels)), "images": len(labels),
+                "ours_only_right": lost, "it_only_right": won, "p_value": paired_p_value(lost, won),
+                "latency_over_ours": [against.ratio, against.low, against.high],
+            })  # fmt: skip
+        return [*rows, *({"method": name, "error": reason} for name, reason in self.failures.items())]
+
+
+def _peer_path(cell: Cell, name: str) -> Path:
+    return cell.folder / f"{name.replace(' ', '-').replace(',', '')}.onnx"
+
+
+def _rounds(passes: list[list[NetworkLatency]], position: int) -> list[tuple[float, ...]] | None:
+    found = [one[position].statistics for one in passes]
+    rounds = [statistics.rounds_ms for statistics in found if statistics is not None]
+    return rounds if len(rounds) == len(passes) else None
 
 
 def beaten_by(rows: list[dict[str, Any]]) -> list[str]:
@@ -246,7 +314,7 @@ def beaten_by(rows: list[dict[str, Any]]) -> list[str]:
     return [
         row["method"]
         for row in rows
-        if "error" not in row and row["method"] != OURS and row["latency_ratio_interval"][1] < 1.0
+        if "error" not in row and row["method"] != OURS and row["latency_over_ours"][2] < 1.0
         and row["p_value"] < 0.05 and row["it_only_right"] > row["ours_only_right"]
     ]  # fmt: skip
 
@@ -283,6 +351,48 @@ def summary(cells: list[dict[str, Any]]) -> None:
         )
 
 
+STAGES = ("peers", "ours", "accuracy", "latency")
+
+
+def run_cell(cell: Cell, stage: str | None) -> dict[str, Any] | None:
+    """Does a stage of a cell; without one all of them, and returns the cell's result."""
+    finished = cell.folder / cell.device / "rows.json"
+    if not finished.is_file():
+        if stage in (None, "peers"):
+            make_peers(cell)
+        if stage in (None, "ours"):
+            make_ours(cell)
+        if stage in ("peers", "ours"):
+            return None
+        with (
+            connect(load_profile(cell.device, Workspace(cell.folder))) as agent,
+            Measured(cell, agent) as all_,
+        ):
+            if stage is not None:
+                all_.accuracy() if stage == "accuracy" else all_.latency()
+                return None
+            rows = all_.rows()
+        said = json.loads(cell.ours.with_suffix(".json").read_text())
+        rows = [{**row, **(said if row["method"] == OURS else {})} for row in rows]
+        unfinished = finished.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(rows))
+        unfinished.replace(finished)
+    rows = json.loads(finished.read_text())
+    show(cell, rows)
+    return {"model": cell.subject.name, "device": cell.device, "draw": cell.seed, "rows": rows}
+
+
+def cells_of(options: argparse.Namespace, kept: Path) -> Iterator[Cell]:
+    wanted = options.model or (["resnet8"] if options.quick else [s.name for s in SUBJECTS])
+    for subject in (s for s in SUBJECTS if s.name in wanted):
+        for seed in range(1 if options.quick else options.seeds):
+            images = draw(subject, seed, options.cifar, options.quick)
+            key = key_of(images.calibration.sha256, images.scoring.sha256)[:12]
+            folder = kept / f"{subject.name}-{seed}-{key}"
+            for device in options.device or DEVICES:
+                yield Cell(subject, device, seed, images, folder)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -293,45 +403,22 @@ def main() -> int:
     parser.add_argument("--device", action="append", help=f"default: {' and '.join(DEVICES)}")
     parser.add_argument("--model", action="append", choices=[s.name for s in SUBJECTS])
     parser.add_argument("--cifar", type=Path, default=DATA / "cifar10_small.npz", help="all of CIFAR-10")
+    parser.add_argument("--stage", choices=STAGES, help="do this part alone")
     options = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"the models and images of development are not here: {DATA}")
-    wanted = options.model or (["resnet8"] if options.quick else [s.name for s in SUBJECTS])
-    seeds = range(1 if options.quick else options.seeds)
-    kept = (
-        options.json.with_suffix(".cells")
-        if options.json
-        else Path(tempfile.mkdtemp(prefix="edgenas-bench-"))
-    )
-    cells = []
-    for subject in (s for s in SUBJECTS if s.name in wanted):
-        for seed in seeds:
-            images = draw(subject, seed, options.cifar, options.quick)
-            devices = options.device or DEVICES
-            cells += [_kept_cell(Cell(subject, device, seed), images, kept) for device in devices]
+    scratch = Path(tempfile.mkdtemp(prefix="edgenas-bench-")) if options.json is None else None
+    kept = scratch or options.json.with_suffix(".cells")
+    found = [run_cell(cell, options.stage) for cell in cells_of(options, kept)]
+    cells = [cell for cell in found if cell is not None]
+    if options.stage is not None:
+        return 0
     summary(cells)
     if options.json:
         environment = provenance("onnx", "onnxruntime", "openvino", "nncf", "numpy")
         text = json.dumps({"environment": environment, "cells": cells}, indent=1)
         options.json.write_text(text + "\n")
     return 0
-
-
-def _kept_cell(cell: Cell, images: Draw, kept: Path) -> dict[str, Any]:
-    """The cell's rows: read where they are there, else made and written."""
-    key = key_of(cell.name, images.calibration.sha256, images.scoring.sha256)
-    path = kept / f"{key}.json"
-    if not path.is_file():
-        try:
-            rows = run_cell(cell, images, kept / key)
-        except EdgeNASError as error:
-            rows = [{"method": OURS, "error": error.message}]
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(rows))
-        unfinished.replace(path)
-    rows = json.loads(path.read_text())
-    show(cell, rows)
-    return {"model": cell.subject.name, "device": cell.device, "draw": cell.seed, "rows": rows}
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from edgenas.records import (
 from edgenas.reporting import KernelRow, RunContents, TableContents, charts, render_run, render_table
 from edgenas.reporting.charts import MOST_POINTS, pareto_front, text
 from edgenas.reporting.page import script_safe_json
-from edgenas.reporting.parts import milliseconds, size
+from edgenas.reporting.parts import metric_value, milliseconds, moment, size
 from edgenas.reporting.run_sections import run_command, run_page
 from edgenas.workspace import Workspace
 
@@ -405,6 +405,31 @@ def test_the_command_to_reproduce_is_quoted() -> None:
     assert run_command(settings) == (
         "edgenas run --device a --device b --latency-ms 2 --latency-ms 20.5 --data 'my pictures; rm' --seed 3"
     )
+
+
+def test_a_sentence_says_what_came_out() -> None:
+    found, quantized = validate_result(), quantize_result()
+    page = run_page(RunContents(name="n", search=search_result(), validate=found, quantize=quantized))
+    assert page.summary.startswith("The model takes 1.210 ms on local, within the limit, and 96.44 % of its")
+    assert f"int8 ({quantized.scheme})" in page.summary
+    float_won = msgspec.structs.replace(quantized, scheme="float")
+    assert "Float won" in run_page(RunContents(name="n", validate=found, quantize=float_won)).summary
+    assert "No model was validated" in run_page(RunContents(name="n")).summary
+
+
+def test_metrics_have_the_unit_of_their_name() -> None:
+    values = {
+        "latency_p90_ms": 1.5,
+        "size_bytes": 61_000,
+        "limit.size_mb": 0.061,
+        "accuracy": 0.9,
+        "parameters": 7,
+    }
+    shown = [metric_value(name, value) for name, value in values.items()]
+    assert shown == ["1.500 ms", "61 kB", "61 kB", "90.00 %", "7"]
+    assert metric_value("accuracy", None) == "-"
+    assert moment("2026-11-24T09:49:01.911+00:00") == "2026-11-24 09:49 UTC"
+    assert moment("yesterday") == "yesterday"
 
 
 def test_numbers_read_well() -> None:

@@ -18,6 +18,7 @@ from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.pipeline.bundle import MANIFEST, REPORT, read_manifest, refresh_manifest
 from edgenas.pipeline.check_history import read_history
+from edgenas.pipeline.table import table_show
 from edgenas.records import (
     NetworkPoint,
     Prediction,
@@ -153,6 +154,7 @@ def _read_table(workspace: Workspace, device: str) -> TableContents:
             environment=environment.to_dict() if environment else {},
             kernels=_kernel_rows(observations),
             networks=network_points(table, observations),
+            cells=table_show(str(path)).cells,
         )
 
 

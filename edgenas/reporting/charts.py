@@ -224,7 +224,7 @@ def kernel_bars(kernels: Sequence[KernelPrediction]) -> Figure:
     return _figure(
         [trace for trace in traces if trace["x"]],
         height=max(260, 17 * len(kernels) + 110),
-        xaxis=_axis(microsecond_unit(), side="top"),
+        xaxis=_axis("", side="top", ticksuffix=f" {microsecond_unit()}", nticks=6),
         yaxis={"autorange": "reversed", "showgrid": False, **ticks},
         barmode="overlay",
     )
@@ -393,7 +393,7 @@ def kernel_families(families: Sequence[tuple[str, int]]) -> Figure:
                 "type": "bar",
                 "orientation": "h",
                 "x": [count for _, count in families],
-                "y": [text(name, 40) for name, _ in families],
+                "y": [text(name.replace("com.microsoft.", ""), 40) for name, _ in families],
                 "marker": {"color": ACCENT},
                 "hovertemplate": "%{y}: %{x} kernels<extra></extra>",
             }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edgenas.records import CheckResult
 from edgenas.reporting.gate import finding_value
-from edgenas.reporting.parts import Fact, Grid, Page, Section, duration, threads
+from edgenas.reporting.parts import Fact, Grid, Page, Section, duration, moment, threads
 from edgenas.reporting.run_sections import environment_section
 from edgenas.reporting.trend_sections import trend_sections
 
@@ -26,7 +26,7 @@ def checks_page(results: Sequence[CheckResult]) -> Page:
             Fact(
                 label="the latest took",
                 value=duration(latest.elapsed_s),
-                note=latest.created_at[:16].replace("T", " "),
+                note=moment(latest.created_at),
             ),
         ),
     )

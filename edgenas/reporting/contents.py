@@ -13,6 +13,7 @@ from edgenas.records import (
     ProfileResult,
     QuantizeResult,
     SearchResult,
+    TableCell,
     TableSummary,
     TrainResult,
     ValidateResult,
@@ -63,4 +64,5 @@ class TableContents:
     environment: dict[str, Any]
     kernels: tuple[KernelRow, ...]
     networks: tuple[NetworkPoint, ...]
+    cells: tuple[TableCell, ...] = ()
     error: PredictionError | None = None

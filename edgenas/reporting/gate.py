@@ -7,7 +7,7 @@ from itertools import groupby
 from xml.etree import ElementTree
 
 from edgenas.records import CheckFinding, CheckResult
-from edgenas.reporting.parts import milliseconds, percent, shown, size, threads
+from edgenas.reporting.parts import metric_value, threads
 from edgenas.units import latencies_of
 
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❓", "incomparable": "⚠️"}
@@ -104,15 +104,7 @@ def sentence(finding: CheckFinding) -> str:
 
 def finding_value(finding: CheckFinding, value: float | None) -> str:
     """A value of a finding with the unit of its metric."""
-    if value is None:
-        return "-"
-    if finding.metric.endswith("_ms"):
-        return milliseconds(value)
-    if finding.metric.endswith("_bytes"):
-        return size(round(value))
-    if finding.metric.endswith("accuracy"):
-        return percent(value)
-    return str(round(value)) if float(value).is_integer() or abs(value) >= 1000 else shown(value)
+    return metric_value(finding.metric, value)
 
 
 def _plain(text: str) -> str:

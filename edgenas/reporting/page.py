@@ -19,7 +19,7 @@ from edgenas.errors import UsageError
 from edgenas.records import CheckResult
 from edgenas.reporting.check_sections import checks_page
 from edgenas.reporting.contents import RunContents, TableContents
-from edgenas.reporting.parts import Page
+from edgenas.reporting.parts import Page, moment
 from edgenas.reporting.run_sections import run_page
 from edgenas.reporting.table_sections import table_page
 from edgenas.units import latencies_of
@@ -83,6 +83,7 @@ def _render(page: Page, created_at: str) -> str:
     return environment.get_template("page.html").render(
         page=page,
         created_at=created_at,
+        created=moment(created_at),
         version=edgenas.__version__,
         style=markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704 (our own file)
         script=markupsafe.Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),  # noqa: S704 (our own file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from edgenas.units import latency_unit
@@ -51,6 +52,7 @@ class Page:
 
     title: str
     subtitle: str
+    summary: str = ""  # what came out, in a sentence
     verdict: str = ""
     facts: tuple[Fact, ...] = ()
     sections: list[Section] = field(default_factory=list)
@@ -107,3 +109,28 @@ def shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}={shown(item)}" for name, item in value.items())
     return str(value)
+
+
+def metric_value(metric: str, value: float | None) -> str:
+    """A number in the unit that its metric's name ends in."""
+    if value is None:
+        return "-"
+    if metric.endswith("_ms"):
+        return milliseconds(value)
+    if metric.endswith("_bytes"):
+        return size(round(value))
+    if metric.endswith("_mb"):
+        return size(round(1e6 * value))
+    if metric.endswith(("accuracy", "drop")):
+        return percent(value)
+    return str(round(value)) if float(value).is_integer() or abs(value) >= 1000 else shown(value)
+
+
+def moment(iso: str) -> str:
+    """A time for people, to the minute; ISO 8601 in, as it is where it is something else."""
+    try:
+        when = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    zone = " UTC" if when.utcoffset() == timedelta(0) else ""
+    return f"{when:%Y-%m-%d %H:%M}{zone}"

@@ -21,6 +21,7 @@ from edgenas.reporting.parts import (
     Page,
     Section,
     duration,
+    metric_value,
     milliseconds,
     percent,
     shown,
@@ -42,6 +43,7 @@ def run_page(contents: RunContents) -> Page:
     page = Page(
         title=contents.name,
         subtitle=_asked(contents),
+        summary=_summary(contents),
         verdict=contents.validate.verdict if contents.validate else "",
         facts=_came_out(contents),
     )
@@ -90,6 +92,27 @@ def _asked(contents: RunContents) -> str:
         f"at most {limit_text(limit)}" if limit is not None else "",
     ]
     return "Asked: " + ", ".join(part for part in parts if part) if any(parts) else ""
+
+
+def _summary(contents: RunContents) -> str:
+    """What came out, in a sentence or two."""
+    found, quantized = contents.validate, contents.quantize
+    if found is None:
+        return "No model was validated: the run did not get that far, or nothing met the limit."
+    limit = limit_of(contents)
+    held = "" if limit is None else f", {'within' if found.latency_ms <= limit else 'beyond'} the limit"
+    text = f"The model takes {milliseconds(found.latency_ms)} on {found.device}{held}"
+    text += (
+        f", and {percent(found.accuracy)} of its answers are right. " if found.accuracy is not None else ". "
+    )
+    if quantized and quantized.scheme == "float":
+        text += "Float won: no int8 scheme was better on this device; the best one stands beside the model. "
+    elif quantized:
+        text += (
+            f"It runs in int8 ({quantized.scheme}), {quantized.float_latency_ms / quantized.latency_ms:.2f} "
+            "times as fast as float. "
+        )
+    return text.strip()
 
 
 def _came_out(contents: RunContents) -> tuple[Fact, ...]:
@@ -302,7 +325,15 @@ def validation_section(found: ValidateResult) -> Section:
         facts.append(
             Fact(label="distance to float", value=f"{found.output_distance:.4f}", note="relative L2")
         )
-    rows = [(f.metric, shown(f.value), shown(f.limit), f.verdict) for f in found.findings]
+    rows = [
+        (
+            f.metric.replace("_", " "),
+            metric_value(f.metric, f.value),
+            metric_value(f.metric, f.limit),
+            f.verdict,
+        )
+        for f in found.findings
+    ]
     grids = (
         (Grid(caption="Limits", columns=("metric", "value", "limit", "verdict"), rows=rows, folded=False),)
         if rows

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
+from edgenas.records import TableCell
 from edgenas.reporting import charts
 from edgenas.reporting.contents import TableContents
 from edgenas.reporting.latency_sections import prediction_section
-from edgenas.reporting.parts import Fact, Grid, Page, Section, percent, size, threads
+from edgenas.reporting.parts import Fact, Grid, Page, Section, moment, percent, size, threads
 from edgenas.reporting.run_sections import environment_section
 from edgenas.units import microsecond_unit
 
@@ -15,9 +17,10 @@ from edgenas.units import microsecond_unit
 def table_page(contents: TableContents) -> Page:
     """The whole page of a latency table."""
     summary = contents.summary
+    updated = moment(summary.updated_at)
     page = Page(
         title=f"Latency table of {summary.device}",
-        subtitle=f"{summary.runtime}, {threads(contents.threads)}, last measured {summary.updated_at}",
+        subtitle=f"{summary.runtime}, {threads(contents.threads)}, last measured {updated}",
         facts=(
             Fact(label="kernels", value=str(summary.kernels)),
             Fact(label="networks end to end", value=str(summary.networks)),
@@ -32,6 +35,8 @@ def table_page(contents: TableContents) -> Page:
         page.sections.append(prediction_section(contents.networks))
     if contents.error:
         page.sections.append(_error_section(contents))
+    if contents.cells:
+        page.sections.append(_cells_section(contents.cells))
     if contents.kernels:
         page.sections.append(_kernels_section(contents))
     page.sections.append(environment_section(contents.environment, {}))
@@ -45,6 +50,30 @@ def table_page(contents: TableContents) -> Page:
         )
     )
     return page
+
+
+def _cells_section(cells: Sequence[TableCell]) -> Section:
+    rows = [
+        (
+            cell.space,
+            cell.precision,
+            str(cell.threads),
+            str(cell.fitted_networks),
+            str(cell.held_out_networks),
+            f"{cell.timed_kernels} of {cell.kernels}",
+            percent(cell.coverage, 0),
+        )
+        for cell in cells
+    ]
+    columns = ("space", "precision", "threads", "networks", "held out", "kernels timed", "coverage")
+    return Section(
+        key="measured",
+        short="Measured",
+        title="What was measured",
+        lead="Coverage is the share of kernel calls whose kernel was timed in place; the others are "
+        "predicted from kernels like them, with wider intervals.",
+        grids=(Grid(caption="By space, precision and threads", columns=columns, rows=rows, folded=False),),
+    )
 
 
 def _error_section(contents: TableContents) -> Section:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgenas.records import CheckFinding, CheckResult
 from edgenas.reporting import charts
 from edgenas.reporting.gate import finding_value
-from edgenas.reporting.parts import Grid, Section
+from edgenas.reporting.parts import Grid, Section, moment
 from edgenas.units import latency_unit
 
 METRICS = {
@@ -57,7 +57,7 @@ def _point(result: CheckResult, finding: CheckFinding, unit: float) -> charts.Tr
     assert finding.value is not None
     low, high = finding.interval or (finding.value, finding.value)
     return charts.TrendPoint(
-        when=f"{result.created_at[:16].replace('T', ' ')} {result.commit[:7]}",
+        when=f"{moment(result.created_at)} {result.commit[:7]}",
         value=round(finding.value * unit, 5),
         low=round(low * unit, 5),
         high=round(high * unit, 5),
@@ -70,7 +70,7 @@ def _point(result: CheckResult, finding: CheckFinding, unit: float) -> charts.Tr
 def _grid(found: Sequence[tuple[CheckResult, CheckFinding]]) -> Grid:
     rows = [
         (
-            result.created_at,
+            moment(result.created_at),
             result.commit[:12],
             *(finding_value(finding, value) for value in (finding.baseline, finding.value, finding.limit)),
             finding.verdict,
