@@ -55,7 +55,8 @@ class Environment(Record):
     """Where a measurement was made, as the agent read it on the device.
 
     ``throttled`` is None where the device does not tell. ``supported_ir_version`` and
-    ``supported_opset`` are what its runtime accepts at most.
+    ``supported_opset`` are what its runtime accepts at most, ``float_type`` is what it computes float
+    models in.
     """
 
     architecture: str
@@ -70,6 +71,7 @@ class Environment(Record):
     supported_ir_version: int
     supported_opset: int
     virtual_clock: bool = False
+    float_type: str = "f32"
     governor: str | None = None
     frequency_mhz: float | None = None
     temperature_c: float | None = None
@@ -83,6 +85,7 @@ class Environment(Record):
         stable = (
             self.architecture, self.cpu_model, self.cpu_features, self.cores,
             self.runtime, self.runtime_version, self.virtual_clock,
+            *(() if self.float_type == "f32" else (self.float_type,)),
         )  # fmt: skip
         return hashlib.sha256(repr(stable).encode()).hexdigest()[:16]
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -69,7 +70,7 @@ class RawAgent:
         return message
 
     def hello(self) -> dict[str, Any]:
-        return self.ask("hello", protocol=1, runtime="onnxruntime", holder="a test")
+        return self.ask("hello", protocol=1, runtime="onnxruntime", float_type="f32", holder="a test")
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -459,3 +460,13 @@ def test_openvino_shows_the_same_kernels_however_often_it_runs(tmp_path: Path) -
     once, often = (backend.trace(model, 1, runs=runs, seed=0).kernels for runs in (1, 30))
     assert [kernel["name"] for kernel in once] == [kernel["name"] for kernel in often]
     assert all(kernel["latency_ms"] > 0 for kernel in often)
+
+
+def test_a_float_type_is_part_of_where_a_latency_was_measured_and_refused_where_there_is_none() -> None:
+    from edgenas.agent.backend import get_backend
+    from tests.test_latency_tables import ENVIRONMENT
+
+    changed = msgspec.structs.replace(ENVIRONMENT, float_type="bf16")
+    assert changed.fingerprint() != ENVIRONMENT.fingerprint()
+    with pytest.raises(AgentError, match="own types"):
+        get_backend("onnxruntime", "bf16")

@@ -49,9 +49,13 @@ class Session(ABC):
 
 
 class Backend(ABC):
-    """A runtime. Its package is imported when it is first used, not before."""
+    """A runtime. Its package is imported when it is first used, not before.
+
+    ``float_type`` is what it computes float models in: f32, bf16 or f16.
+    """
 
     name: str
+    float_type = "f32"
 
     @abstractmethod
     def version(self) -> str:
@@ -74,20 +78,24 @@ class Backend(ABC):
         """Runs a model with the runtime's own profiler and reads the kernels that it executed."""
 
 
-def get_backend(name: str) -> Backend:
+def get_backend(name: str, float_type: str = "f32") -> Backend:
     """The backend with this name.
 
     Raises:
-        AgentError: there is none.
+        AgentError: there is none, or it does not compute in ``float_type``.
     """
     if name == "onnxruntime":
         from .onnxruntime_backend import OnnxRuntimeBackend
 
+        if float_type != "f32":
+            raise AgentError(
+                "request", f"ONNX Runtime computes in the model's own types, not in {float_type}"
+            )
         return OnnxRuntimeBackend()
     if name == "openvino":
         from .openvino_backend import OpenVinoBackend
 
-        return OpenVinoBackend()
+        return OpenVinoBackend(float_type)
     raise AgentError("request", f"there is no backend {name!r}; known: onnxruntime, openvino")
 
 

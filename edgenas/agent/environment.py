@@ -36,6 +36,7 @@ def read_environment(backend: Backend) -> Dict[str, Any]:
         "python_version": platform.python_version(),
         "runtime": backend.name,
         "runtime_version": backend.version(),
+        "float_type": backend.float_type,
         "supported_ir_version": ir_version,
         "supported_opset": opset,
         "virtual_clock": os.path.exists(VIRTUAL_CLOCK_MARK),

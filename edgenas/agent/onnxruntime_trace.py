@@ -107,7 +107,7 @@ def _kernel(
 
 
 def _tensor(entry: Dict[str, List[int]]) -> Dict[str, Any]:
-    dtype, shape = next(iter(entry.items()))
+    dtype, shape = next(iter(entry.items()), ("unknown", []))  # a sequence has neither
     return {"dtype": dtype, "shape": shape}
 
 

@@ -18,6 +18,7 @@ from .versions import newest_accepted
 _TRACE_INSTANCES = 3
 _STEADY = 1.06
 _TRACE_WARMUP = 3
+_CAPABILITIES = {"bf16": "BF16", "f16": "FP16"}
 _DTYPES = {
     "f32": "float32", "f64": "float64", "f16": "float16", "u8": "uint8", "i8": "int8", "u16": "uint16",
     "i16": "int16", "u32": "uint32", "i32": "int32", "u64": "uint64", "i64": "int64", "boolean": "bool",
@@ -29,13 +30,19 @@ class OpenVinoBackend(Backend):
 
     name = "openvino"
 
-    def __init__(self) -> None:
+    def __init__(self, float_type: str = "f32") -> None:
         try:
             import openvino
         except ImportError as error:
             raise AgentError("device", f"openvino cannot be imported: {error}") from error
         self._openvino = openvino
         self._core = openvino.Core()
+        self.float_type = float_type
+        offered = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if float_type != "f32" and _CAPABILITIES.get(float_type) not in offered:
+            raise AgentError(
+                "device", f"its CPU does not compute in {float_type}; it offers {', '.join(offered)}"
+            )
 
     def version(self) -> str:
         return str(self._openvino.__version__).split("-", 1)[0]
@@ -75,7 +82,7 @@ class OpenVinoBackend(Backend):
     def _compile(self, network: Any, threads: int, extra: Dict[str, Any]) -> Any:
         properties = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
         # Fixed precision: a plugin that turns f32 into bf16 by itself would measure another model.
-        properties["INFERENCE_PRECISION_HINT"] = "f32"
+        properties["INFERENCE_PRECISION_HINT"] = self.float_type
         with reported_as("model", "OpenVINO cannot compile the model"):
             return self._core.compile_model(network, "CPU", {**properties, **extra})
 

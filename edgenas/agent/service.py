@@ -68,7 +68,7 @@ class Service:
         asked = given.integer("protocol", 0)
         if asked != PROTOCOL:
             raise AgentError("request", f"this agent speaks protocol {PROTOCOL}, asked was {asked}")
-        self._backend = get_backend(given.text("runtime"))
+        self._backend = get_backend(given.text("runtime"), given.text("float_type"))
         self._lease = Lease(self._folder / "measuring.lock", given.text("holder"))
         return {"protocol": PROTOCOL}
 
@@ -144,7 +144,12 @@ class Service:
 
     def _characterise(self, given: Parameters) -> Any:
         self._cache.path(given.text("model"))
-        fresh = {"runtime": self._runtime.name, "protocol": PROTOCOL, "holder": ""}
+        fresh = {
+            "runtime": self._runtime.name,
+            "float_type": self._runtime.float_type,
+            "protocol": PROTOCOL,
+            "holder": "",
+        }
         here = {
             "model": given.text("model"),
             "threads": _threads(given),

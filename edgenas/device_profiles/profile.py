@@ -35,6 +35,7 @@ class DeviceProfile(Record, forbid_unknown_fields=True):
         ssh_config: another file than ~/.ssh/config.
         python: the interpreter on the device; None: this one, or what ``device setup`` installed.
         threads: threads of a measurement; None: all the cores that the device has.
+        float_type: what float models are computed in; other types than f32 are OpenVINO's to offer.
         int8_scheme: types of activations and weights that stand for int8 when kernels are profiled.
         temperature_limit_c: nothing is measured above it; None: no limit.
         virtual: its clock counts instructions; its milliseconds are not those of a real board.
@@ -49,6 +50,7 @@ class DeviceProfile(Record, forbid_unknown_fields=True):
     host: _Destination | None = None
     ssh_config: str | None = None
     python: str | None = None
+    float_type: Literal["f32", "bf16", "f16"] = "f32"
     int8_scheme: Literal["u8s8", "s8s8", "u8u8"] = "u8s8"
     temperature_limit_c: Annotated[float, msgspec.Meta(gt=0, le=150)] | None = None
     virtual: bool = False

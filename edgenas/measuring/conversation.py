@@ -110,7 +110,12 @@ class Conversation:
                 f"the agent of '{self._profile.id}' speaks protocol {greeting.protocol}, EdgeNAS {PROTOCOL}"
             )
         holder = f"{getpass.getuser()} on {platform.node()}, process {os.getpid()}"
-        hello = {"protocol": PROTOCOL, "runtime": self._profile.runtime, "holder": holder}
+        hello = {
+            "protocol": PROTOCOL,
+            "runtime": self._profile.runtime,
+            "float_type": self._profile.float_type,
+            "holder": holder,
+        }
         try:
             self._ask("hello", dict, _START_S * self._patience, hello)
         except DeviceError as error:
