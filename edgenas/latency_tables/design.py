@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
 
 from edgenas.latency_tables.pricing import TERMS, Guess, KernelGuesses
 
@@ -97,6 +98,19 @@ class Design:
             indices += [own, own + len(self._kernels)]
             values += [time, self.unit_ms]
         return Column(np.array(indices), np.array(values), guess)
+
+    def rows(
+        self, networks: Sequence[Mapping[str, float]], columns: Mapping[str, Column]
+    ) -> tuple[csr_array, Array, Array]:
+        """Networks as ``row`` gives them, the coefficients sparse: (N, size), (N,), (N,)."""
+        whole = csr_array((0, self.size))
+        rows, bases, variances = [whole], [], []
+        for kernels in networks:
+            row, base, variance = self.row(kernels, columns)
+            rows.append(csr_array(row[None, :]))
+            bases.append(base)
+            variances.append(variance)
+        return vstack(rows, format="csr"), np.array(bases), np.array(variances)
 
     def row(self, kernels: Mapping[str, float], columns: Mapping[str, Column]) -> tuple[Array, float, float]:
         """A network as (coefficients (size,), sum of guesses in ms, own variance in ms squared)."""

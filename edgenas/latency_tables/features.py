@@ -19,8 +19,11 @@ from edgenas.latency_tables.kernels import (
 
 FEATURES = (
     "macs", "read", "written", "weights", "in_channels", "out_channels", "height", "width", "window",
-    "stride", "inputs", "rank", "activation", "sum",
+    "stride", "inputs", "rank", "activation", "sum", "in_padding", "out_padding",
 )  # fmt: skip
+
+
+_VECTOR = 16  # channels that runtimes block by: the widest vectors of today hold as many floats
 
 
 def features_of(spec: KernelSpec) -> NDArray[np.float64]:
@@ -52,7 +55,14 @@ def _features(spec: KernelSpec) -> tuple[float, ...]:
         float(len(last.shape)) if last is not None else 0.0,
         float(_activation(spec)),
         float(is_convolution(spec) and len(spec.inputs) > 3),
+        _padding(channels(first, spec) if first is not None else 0),
+        _padding(channels(last, spec) if last is not None else 0),
     )
+
+
+def _padding(count: int) -> float:
+    """How much work the channels that fill up the last vector add; 0 where none do."""
+    return math.log2(-(-count // _VECTOR) * _VECTOR / count) if count > 0 else 0.0
 
 
 def _stride(spec: KernelSpec) -> int:

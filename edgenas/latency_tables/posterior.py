@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from edgenas.latency_tables.design import GROUPS, PRIOR_DEVIATIONS
 
@@ -22,22 +23,18 @@ _ENOUGH_TO_CHOOSE = 300
 class Posterior:
     """Coefficients after seeing the networks.
 
-    ``mean`` (D,) and ``prior_variance`` (D,) are of the coefficients, ``rows`` (N, D) the networks seen
-    and ``factor`` (N, N) the lower Cholesky factor of their covariance. ``noise`` is the relative
-    deviation that the model leaves unexplained. ``loo_residual`` and ``loo_deviation`` (N,) are the
-    relative leave-one-out errors of the networks and what was expected of them, the kernels' times in
-    place being known.
+    ``mean`` (D,) and ``prior_variance`` (D,) are of the coefficients, ``rows`` (N, D) the networks seen,
+    ``factor`` (N, N) the lower Cholesky factor of their covariance and ``weights`` (N,) how much each
+    pulls. ``noise`` is the relative deviation that the model leaves unexplained.
     """
 
     mean: Array
     prior_variance: Array
-    rows: Array
+    rows: csr_array
     factor: Array
     noise: float
     deviations: dict[str, float]
     weights: Array
-    loo_residual: Array
-    loo_deviation: Array
 
     def variance(self, rows: Array) -> Array:
         """Posterior variance of ``rows @ w`` for rows (M, D): (M,).
@@ -52,7 +49,7 @@ class Posterior:
 
 
 def solve(
-    rows: Array,
+    rows: csr_array,
     residual: Array,
     known_variance: Array,
     groups: Ints,
@@ -68,44 +65,43 @@ def solve(
         groups: index of the prior deviation of every coefficient, (D,).
         deviations: taken as they are instead of fitted.
 
-    Source: Rasmussen and Williams (2006), eq. 2.8, 5.4, 5.9 and 5.12 (leave-one-out in closed form).
+    Source: Rasmussen and Williams (2006), eq. 2.8, 5.4, 5.8 and 5.9.
     """
-    grams = np.stack([_gram(rows[:, groups == index]) for index in range(len(GROUPS))])
+    from scipy.linalg import cho_solve
+
     log_deviations = (
         np.log(list(deviations.values()))
         if deviations
-        else _most_likely_of_some(grams, residual, known_variance)
+        else _most_likely_of_some(rows, residual, known_variance, groups)
     )
     variances = np.exp(2.0 * log_deviations)
-    covariance = _covariance(grams, known_variance, variances)
-    inverse = np.linalg.inv(covariance)
-    alpha = inverse @ residual
     prior_variance = variances[groups]
-    diagonal = np.diag(inverse)
+    covariance = _gram(rows * np.sqrt(prior_variance))
+    covariance[np.diag_indices_from(covariance)] += variances[-1] + known_variance + _JITTER
+    factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
+    weights = np.asarray(cho_solve((factor, True), residual))
     return Posterior(
-        mean=prior_variance * (rows.T @ alpha),
+        mean=prior_variance * (rows.T @ weights),
         prior_variance=prior_variance,
         rows=rows,
-        factor=np.asarray(np.linalg.cholesky(covariance), np.float64),
+        factor=factor,
         noise=float(np.sqrt(variances[-1])),
         deviations=dict(zip((*GROUPS, "noise"), np.exp(log_deviations).tolist(), strict=True)),
-        weights=alpha,
-        loo_residual=alpha / diagonal,
-        loo_deviation=1.0 / np.sqrt(diagonal),
+        weights=weights,
     )
 
 
-def _gram(rows: Array) -> Array:
-    """``rows @ rows.T``, without the columns that are zero throughout."""
-    used = rows[:, np.any(rows != 0.0, axis=0)]
-    return np.asarray(used @ used.T)
+def _gram(rows: csr_array) -> Array:
+    return np.asarray((rows @ rows.T).toarray(), np.float64)
 
 
-def _most_likely_of_some(grams: Array, residual: Array, known_variance: Array) -> Array:
-    """``_most_likely`` on as many networks as eight numbers need; the time grows with their cube."""
+def _most_likely_of_some(rows: csr_array, residual: Array, known_variance: Array, groups: Ints) -> Array:
+    """``_most_likely`` on as many networks as the deviations need; the time grows with their cube."""
     count = len(residual)
     some = np.linspace(0, count - 1, min(count, _ENOUGH_TO_CHOOSE)).astype(int)
-    return _most_likely(grams[:, some][:, :, some], residual[some], known_variance[some])
+    chosen = rows[some].tocsc()
+    grams = np.stack([_gram(chosen[:, groups == index].tocsr()) for index in range(len(GROUPS))])
+    return _most_likely(grams, residual[some], known_variance[some])
 
 
 def _covariance(grams: Array, known_variance: Array, variances: Array) -> Array:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
 
 from edgenas.errors import TableError, UnknownKernelsError
 from edgenas.latency_tables.design import KNOTS_MB, MEMORY, OVERHEAD, Column, Design
@@ -21,6 +22,7 @@ from edgenas.latency_tables.table import LatencyTable
 from edgenas.records import KernelPrediction, KernelTrace, Prediction
 
 Array = NDArray[np.float64]
+NOTHING: Array = np.array([])
 
 COVERAGE = 0.9
 _GAUSSIAN = 1.645  # 90 % of a normal distribution, until enough networks tell better
@@ -56,6 +58,7 @@ class LatencyPredictor:
         self.posterior = posterior
         self.quantile = quantile
         self.catalogue = observations.catalogue
+        self._unseen: KernelGuesses | None = None
         self._columns: dict[str, Column] = {}
         self._prices: dict[str, float] = {}
 
@@ -100,6 +103,10 @@ class LatencyPredictor:
         design = Design(guesses, used)
         posterior = _posterior(design, usable, like.posterior.deviations if like else None)
         predictor = cls(observations, design, posterior, like.quantile if like else _GAUSSIAN, len(usable))
+        corrected = {key: predictor.kernel_ms(key) for key in used}
+        predictor._unseen = KernelGuesses(
+            observations.catalogue, corrected, like=like._unseen if like else None
+        )
         if like is None:
             predictor.quantile = _conformal_quantile(predictor, observations, usable)
         return predictor
@@ -115,9 +122,16 @@ class LatencyPredictor:
         return np.asarray(self.design.ms_per_mb * (beyond @ self.posterior.mean[MEMORY]))
 
     def column(self, key: str) -> Column:
-        """A kernel of the catalogue as a row of the linear model; its kind must be known."""
+        """A kernel of the catalogue as a row of the linear model; its kind must be known.
+
+        One that was never profiled is guessed from the corrected times of those that were.
+        """
         if key not in self._columns:
-            self._columns[key] = self.design.column(key, self.design.guesses.guess(key))
+            guess = self.design.guesses.guess(key)
+            if self._unseen is None or guess.measured or not self._unseen.knows(key):
+                self._columns[key] = self.design.column(key, guess)
+            else:
+                self._columns[key] = Column(NOTHING.astype(np.int64), NOTHING, self._unseen.guess(key))
         return self._columns[key]
 
     def knows(self, kernel: KernelSpec | str) -> bool:
@@ -246,7 +260,9 @@ def _posterior(
             break
         pinned = (pinned & ~pulls) | too_low
         both = _Rows(
-            *(np.concatenate([one, two[pinned]]) for one, two in zip(measured, candidates, strict=True))
+            vstack([measured.rows, candidates.rows[np.flatnonzero(pinned)]], format="csr"),
+            np.concatenate([measured.residual, candidates.residual[pinned]]),
+            np.concatenate([measured.variance, candidates.variance[pinned]]),
         )
         posterior = solve(*both, design.groups(), deviations=posterior.deviations)
     return posterior
@@ -255,7 +271,7 @@ def _posterior(
 class _Rows(NamedTuple):
     """Measurements of the linear model, relative: rows (N, D), residuals (N,), known variances (N,)."""
 
-    rows: Array
+    rows: csr_array
     residual: Array
     variance: Array
 
@@ -263,20 +279,21 @@ class _Rows(NamedTuple):
 def _network_rows(
     design: Design, networks: Sequence[MeasuredNetwork], columns: Mapping[str, Column]
 ) -> _Rows:
-    rows, bases, own = zip(*(design.row(network.kernels, columns) for network in networks), strict=True)
-    base = np.array(bases)
+    rows, base, own = design.rows([network.kernels for network in networks], columns)
     latency = np.array([network.latency_ms for network in networks])
     noise = np.array([network.relative_noise for network in networks])
-    known = (noise * latency / base) ** 2 + np.array(own) / base**2
-    return _Rows(np.array(rows) / base[:, None], latency / base - 1.0, known)
+    known = (noise * latency / base) ** 2 + own / base**2
+    return _Rows(csr_array(rows * (1.0 / base)[:, None]), latency / base - 1.0, known)
 
 
 def _pinned_rows(design: Design, columns: Mapping[str, Column]) -> _Rows:
     """What it would be to have measured every kernel at its least price."""
-    rows = np.zeros((len(columns), design.size))
-    for index, column in enumerate(columns.values()):
-        rows[index, column.indices] = column.values / column.guess.latency_ms
+    lengths = [len(column.indices) for column in columns.values()]
+    values = np.concatenate([column.values / column.guess.latency_ms for column in columns.values()])
+    indices = np.concatenate([column.indices for column in columns.values()])
+    starts = np.concatenate(([0], np.cumsum(lengths)))
     count = len(columns)
+    rows = csr_array((values, indices, starts), shape=(count, design.size))
     return _Rows(rows, np.full(count, _LEAST_SHARE - 1.0), np.full(count, _PIN_SD**2))
 
 

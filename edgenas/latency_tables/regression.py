@@ -14,8 +14,8 @@ Settings: TypeAlias = tuple[float, float, float]
 
 _SLOPE_SD = 0.5  # prior of a power law's exponent around 0, per feature
 _OFFSET_SD = 1.5  # prior of the log-latency level around the family's mean
-_LENGTHS = (1.0, 2.0, 4.0)  # octaves over which the deviation from the power law changes
-_AMPLITUDES = (0.05, 0.2, 0.6)
+_LENGTHS = (1.0, 2.0, 4.0, 8.0)  # octaves over which the deviation from the power law changes
+_AMPLITUDES = (0.05, 0.2, 0.6, 1.2)
 _NOISES = (0.02, 0.06, 0.15)
 _MOST_SAMPLES = 500
 
