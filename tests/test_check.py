@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import platform
 import signal
@@ -474,6 +475,18 @@ def test_an_update_keeps_how_latency_is_known_and_the_other_models(predicted: Pa
     with pytest.raises(ArtifactError, match="is of local with 1 threads, predicted, not of"):
         check([other], baseline=path, device="local", update=True, workspace=Workspace(tmp_path))
     assert path.read_bytes() == before
+
+
+def test_a_baseline_from_before_a_record_had_a_field_is_still_believed(
+    predicted: Path, tmp_path: Path
+) -> None:
+    values = json.loads((predicted / "ci" / "baseline.json").read_text())
+    del values["environment"]["virtual_clock"]
+    values["checksum"] = ""
+    plain = msgspec.json.encode(values)
+    values["checksum"] = hashlib.sha256(plain).hexdigest()
+    (tmp_path / "older.json").write_text(json.dumps(values, indent=1))
+    assert read_baseline(tmp_path / "older.json").models[0].name == "net"
 
 
 def test_another_model_under_the_name_fails_and_says_what_differs(predicted: Path, tmp_path: Path) -> None:

@@ -64,11 +64,6 @@ class Baseline(Record):
     models: tuple[BaselineModel, ...]
     checksum: str = ""
 
-    def computed_checksum(self) -> str:
-        """What ``checksum`` must be."""
-        content = msgspec.structs.replace(self, checksum="")
-        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
-
 
 class _Versioned(Record):
     schema_version: int
@@ -97,7 +92,7 @@ def read_baseline(path: Path) -> Baseline:
         raise ArtifactError(f"there is no baseline at {path}", hint=again) from error
     except msgspec.DecodeError as error:
         raise ArtifactError(f"{path} is damaged: {error}", hint=again) from error
-    if baseline.checksum != baseline.computed_checksum():
+    if baseline.checksum != _checksum_of(content):
         raise ArtifactError(f"{path} was edited: its checksum does not match", hint=again)
     if baseline.verdict != "pass":
         raise ArtifactError(f"{path} did not pass its own gate ({baseline.verdict})", hint=again)
@@ -132,8 +127,17 @@ def _refuse_newer(path: Path, content: bytes) -> None:
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Replaces the file in one step, with the checksum."""
-    complete = msgspec.structs.replace(baseline, checksum=baseline.computed_checksum())
+    complete = msgspec.structs.replace(baseline, checksum=_checksum_of(msgspec.json.encode(baseline)))
     write_atomically(path, msgspec.json.format(msgspec.json.encode(complete), indent=1))
+
+
+def _checksum_of(content: bytes) -> str:
+    """The checksum over all else that a file says, also over what this version knows nothing about.
+
+    Of the file and not of the record: a record that gains a field must not make old files look edited.
+    """
+    values = msgspec.json.decode(content)
+    return hashlib.sha256(msgspec.json.encode({**values, "checksum": ""})).hexdigest()
 
 
 def commit_of(folder: Path) -> str:
