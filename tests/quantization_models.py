@@ -49,12 +49,13 @@ class ModelWriter:
         return self.node("Gemm", inputs, "fc", transB=1)
 
     def model(
-        self, output: str, *, batch: object = "N", opset: int = 17, shape: tuple = (3, SIZE, SIZE)
-    ) -> onnx.ModelProto:
+        self, output: str, *, batch: object = "N", opset: int = 17, shape: tuple = (3, SIZE, SIZE),
+        kind: int = TensorProto.FLOAT,
+    ) -> onnx.ModelProto:  # fmt: skip
         graph = helper.make_graph(
             self.nodes,
             "small",
-            [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch, *shape])],
+            [helper.make_tensor_value_info("input", kind, [batch, *shape])],
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
             self.constants,
         )
@@ -78,6 +79,47 @@ def residual_model(*, batch: object = "N", channels: int = 16, seed: int = 0) ->
     )
     x = w.node("Mul", [x, gate], "se_scale")
     return w.model(w.head(x, channels), batch=batch)
+
+
+TOKENS, LENGTH, WIDTH = 50, 12, 16
+
+
+def transformer_model(*, written_out: bool = False, seed: int = 0) -> onnx.ModelProto:
+    """Embedding of whole numbers, one layer of attention and its network, a head; two loud channels."""
+    w = ModelWriter(seed)
+
+    def matrix(name: str, rows: int, columns: int) -> str:
+        return w.constant(name, w.generator.normal(0, rows**-0.5, (rows, columns)).astype(np.float32))
+
+    def norm(source: str, name: str) -> str:
+        scale = w.generator.uniform(0.5, 1.5, WIDTH).astype(np.float32)
+        scale[[3, 11]] *= 40  # what trained transformers do
+        shift = w.generator.normal(0, 0.1, WIDTH).astype(np.float32)
+        vectors = [w.constant(f"{name}_scale", scale), w.constant(f"{name}_shift", shift)]
+        if not written_out:
+            return w.node("LayerNormalization", [source, *vectors], name, axis=-1)
+        mean = w.node("ReduceMean", [source], f"{name}_mean", axes=[-1])
+        centred = w.node("Sub", [source, mean], f"{name}_centred")
+        squared = w.node("Mul", [centred, centred], f"{name}_sq")
+        deviation = w.node("Sqrt", [w.node("ReduceMean", [squared], f"{name}_var", axes=[-1])], f"{name}_dev")
+        normal = w.node("Div", [centred, deviation], f"{name}_div")
+        return w.node("Add", [w.node("Mul", [normal, vectors[0]], f"{name}_mul"), vectors[1]], name)
+
+    x = w.node("Gather", [matrix("embedding", TOKENS, WIDTH), "input"], "embed")
+    y = norm(x, "norm1")
+    q, k, v = (w.node("MatMul", [y, matrix(f"{n}_w", WIDTH, WIDTH)], n) for n in "qkv")
+    scores = w.node("MatMul", [q, w.node("Transpose", [k], "kt", perm=[0, 2, 1])], "scores")
+    mixed = w.node("MatMul", [w.node("Softmax", [scores], "softmax", axis=-1), v], "mixed")
+    x = w.node("Add", [x, w.node("MatMul", [mixed, matrix("o_w", WIDTH, WIDTH)], "o")], "residual")
+    y = w.node("MatMul", [norm(x, "norm2"), matrix("up_w", WIDTH, 64)], "up")
+    y = w.node("MatMul", [w.node("Relu", [y], "act"), matrix("down_w", 64, WIDTH)], "down")
+    x = w.node("ReduceMean", [w.node("Add", [x, y], "residual2")], "pooled", axes=[1], keepdims=0)
+    output = w.node("MatMul", [x, matrix("head_w", WIDTH, CLASSES)], "head")
+    return w.model(output, shape=(LENGTH,), kind=TensorProto.INT64)
+
+
+def token_samples(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, TOKENS, (count, LENGTH))
 
 
 def chain_model(layers: int = 3, channels: int = 8, seed: int = 0) -> onnx.ModelProto:

@@ -32,7 +32,7 @@ from edgenas.quantization.kernel_costs import SegmentCosts
 from edgenas.quantization.knapsack import assignments
 from edgenas.quantization.model_checks import check_quantizable, load_model
 from edgenas.quantization.outputs import OutputScore, ReferenceOutputs
-from edgenas.quantization.placement import why_float
+from edgenas.quantization.placement import place, why_float
 from edgenas.quantization.preparation import prepare
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.ranges import METHODS, find_range
@@ -40,6 +40,7 @@ from edgenas.quantization.reference_run import fixed_batch, run_batches
 from edgenas.quantization.samples import parse_options, spread, suspicious, trained_range
 from edgenas.quantization.schemes import QuantizationScheme, first_schemes, with_float_layers
 from edgenas.quantization.segments import segments_of
+from edgenas.quantization.smoothing import smooth
 from edgenas.quantization.statistics import Histogram
 from edgenas.quantization.trials import TrialStore
 from edgenas.records import Environment
@@ -51,6 +52,8 @@ from tests.quantization_models import (
     outputs,
     residual_model,
     samples,
+    token_samples,
+    transformer_model,
 )
 
 INPUTS = ArrayInputs({"input": samples(48)})
@@ -682,3 +685,31 @@ def test_other_engines_give_plain_qdq_with_the_models_own_interface(residual, na
 def test_an_engine_that_is_not_there_is_named():
     with pytest.raises(UnknownNameError, match="olive"):
         engine_schemes(["olive"])
+
+
+@pytest.mark.parametrize("written_out", [False, True])
+def test_smoothing_is_exact_and_takes_outliers_out_of_activations(written_out):
+    model = prepare(transformer_model(written_out=written_out))
+    ids = token_samples(32)
+    before = outputs(model, ids)
+    smoothed = copy_model(model)
+    assert smooth(smoothed, ArrayInputs({"input": ids})) == 2
+    assert np.allclose(before, outputs(smoothed, ids), rtol=1e-3, atol=1e-4)
+    quantizer = Quantizer(model, ArrayInputs({"input": ids}))
+    unseen = token_samples(64, seed=3)
+    plain, even = (
+        distance(outputs(model, unseen), outputs(quantizer.quantize(scheme), unseen))
+        for scheme in (
+            QuantizationScheme(per_channel=False, integer_sums=False),
+            QuantizationScheme(per_channel=False, integer_sums=False, equalized=True),
+        )
+    )
+    assert even < 0.7 * plain
+
+
+def test_only_layers_with_weights_run_on_integers_where_sums_carry_outliers():
+    graph = Graph(prepare(transformer_model()))
+    whole, weighted = (place(graph, QuantizationScheme(integer_sums=s)).integer for s in (True, False))
+    kinds = {node.name: node.op_type for node in graph.nodes}
+    assert {kinds[name] for name in weighted} <= {"MatMul", "Relu", "Transpose", "Gather"}
+    assert "Add" in {kinds[name] for name in whole}

@@ -15,7 +15,16 @@ from edgenas.quantization.device_scoring import Answer, Scorer
 from edgenas.quantization.division import divide
 from edgenas.quantization.inputs import ArrayInputs
 from edgenas.workspace import Workspace
-from tests.quantization_models import CLASSES, ModelWriter, chain_model, outputs, residual_model, samples
+from tests.quantization_models import (
+    CLASSES,
+    ModelWriter,
+    chain_model,
+    outputs,
+    residual_model,
+    samples,
+    token_samples,
+    transformer_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +235,13 @@ def test_a_model_that_only_guesses_is_doubted(folder, tmp_path):
     np.savez(tmp_path / "wrong.npz", input=samples(120), labels=unrelated)
     found = _quantize(folder, calibration=tmp_path / "wrong.npz", output=tmp_path / "out.onnx")
     assert any("no better than a guess" in warning for warning in found.warnings)
+
+
+def test_a_transformer_with_whole_numbers_as_input_is_quantized(tmp_path):
+    model, ids = transformer_model(), token_samples(40)
+    (tmp_path / "float.onnx").write_bytes(model.SerializeToString())
+    np.savez(tmp_path / "samples.npz", input=ids.astype(np.int32), labels=outputs(model, ids).argmax(1))
+    found = _quantize(tmp_path, output=tmp_path / "out.onnx")
+    assert any("weighted" in trial.scheme for trial in found.tried)
+    assert not {trial.verdict for trial in found.tried} <= {"failed"}
+    assert any(group.op == "Softmax" for group in found.stayed_float)

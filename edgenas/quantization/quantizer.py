@@ -26,6 +26,7 @@ from edgenas.quantization.placement import MOVING, WEIGHTED, Placement, place
 from edgenas.quantization.preparation import finish, prepare
 from edgenas.quantization.rounding import refined_weights
 from edgenas.quantization.schemes import QuantizationScheme, replaced
+from edgenas.quantization.smoothing import smooth, smoothable
 
 METADATA = "edgenas.quantization"
 
@@ -64,8 +65,8 @@ class Quantizer:
         return self._variant(equalized=False)[1]
 
     def can_equalize(self) -> bool:
-        """Whether the model has a pair of layers that equalization could change."""
-        return equalize(copy_model(self.float_model)) > 0
+        """Whether the model has layers, or normalised activations, that equalization could change."""
+        return smoothable(self.float_model) > 0 or equalize(copy_model(self.float_model)) > 0
 
     def plan(self, scheme: QuantizationScheme) -> Plan:
         """All numbers of ``scheme``.
@@ -117,6 +118,7 @@ class Quantizer:
             if equalized:
                 model = copy_model(model)
                 equalize(model)
+                smooth(model, self.inputs)
             self._variants[equalized] = Graph(model), calibrate(model, self.inputs)
         return self._variants[equalized]
 

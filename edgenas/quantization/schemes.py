@@ -22,7 +22,8 @@ class QuantizationScheme(Record):
         per_channel: a scale for each output channel of a weight, else one for all.
         reduced_range: weights use 7 of 8 bits, so that 16-bit sums of products cannot saturate.
         calibration: how the activations' ranges are found.
-        equalized: ranges of neighbouring weights are balanced first (exact in float).
+        equalized: ranges of neighbouring weights, and of normalised activations and the weights that
+            read them, are balanced first (exact in float).
         bias_corrected: biases make up for the mean error of rounded weights and activations.
         refined_rounding: weights are rounded one after the other, each making up for the last.
         integer_sums: additions, products, pools and activations run on integers where their inputs
