@@ -119,7 +119,7 @@ def chosen(device: str, images: Images, folder: Path) -> dict[str, Any]:
             workspace=Workspace(folder),
         )  # fmt: skip
         kept.write_text(result.to_json())
-    return json.loads(kept.read_text())
+    return {key: value for key, value in json.loads(kept.read_text()).items() if "output" not in key}
 
 
 def show(results: dict[str, Any]) -> None:

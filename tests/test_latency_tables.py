@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -159,6 +160,23 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
 @pytest.fixture(scope="module")
 def predictor(measured: LatencyTable) -> LatencyPredictor:
     return LatencyPredictor.fit(measured)
+
+
+@pytest.mark.parametrize(("virtual", "noise"), [(False, 0.05), (True, 0.0005)])
+def test_few_rounds_are_known_well_on_a_virtual_clock_only(
+    tmp_path: Path, virtual: bool, noise: float
+) -> None:
+    environment = msgspec.structs.replace(ENVIRONMENT, virtual_clock=virtual)
+    kernel = traced("conv", "s1b0", (1, 8, 4, 4), (1, 8, 4, 4))
+    row = NetworkRow(model_sha256="a", name="a", space="s", precision="fp32", role="fit")
+    with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
+        table.add_network(row)
+        table.add_trace(trace_of("a", (kernel,)), environment)
+        latency = NetworkLatency(model_sha256="a", threads=1, statistics=statistics((1.0, 1.0, 1.001)))
+        table.add_latency(latency, environment)
+        observations = observe(table)
+        assert observations.networks[0].relative_noise == noise
+        assert observations.virtual_clock is table.summary().virtual_clock is virtual
 
 
 # --- keys ------------------------------------------------------------------------------------------

@@ -257,7 +257,7 @@ class Agent:
                     raise
                 reason = ended.end.reason
             except DeviceUnreachableError as error:
-                if not self._conversation.starts or pause_s is math.inf:
+                if not self._conversation.starts:
                     raise
                 reason = error.message
             if pause_s is math.inf:

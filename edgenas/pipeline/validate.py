@@ -34,6 +34,7 @@ from edgenas.workspace import Workspace
 
 RANDOM_SAMPLES = 32  # that stand for data where only the outputs of two models are compared
 CHARACTERISED_RUNS = 200
+VIRTUAL_RUNS = 100  # of an instruction count, whose quantiles are all but one
 ROUNDS = 40
 RELATIVE_HALFWIDTH = 0.005
 
@@ -134,7 +135,9 @@ class _Measured:
         self._content = agent.ship(model)
         with track("Measuring", total=2) as task:
             self.characterisation = agent.characterise(
-                self._content, threads=threads, runs=CHARACTERISED_RUNS
+                self._content,
+                threads=threads,
+                runs=VIRTUAL_RUNS if agent.profile.virtual else CHARACTERISED_RUNS,
             )
             task.advance(note="alone")
             self.latency = self._compared()

@@ -44,6 +44,7 @@ SCREENING_SECONDS = 2.0  # of the float model's time, for each candidate
 FEWEST_SCREENING = 12
 SCREENING_ROUNDS = 12
 FINAL_PASSES, FINAL_ROUNDS = 8, 6  # between two looks at what they say
+VIRTUAL_PASSES = 3  # an instruction count repeats itself to .1 %
 FINAL_LOOKS = 3
 FINAL_SECONDS = 90.0  # after which another look is not begun; what is undecided then stays float
 AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
@@ -190,8 +191,9 @@ class Explorer:
         paths = [self.scorer.float_model, *(c.path for c in candidates)]
         passes: list[list[NetworkLatency]] = []
         ratios: dict[str, LatencyRatio] = {}
+        at_once = VIRTUAL_PASSES if self.scorer.agent.profile.virtual else FINAL_PASSES
         for _ in range(FINAL_LOOKS):
-            for number in range(len(passes), len(passes) + FINAL_PASSES):
+            for number in range(len(passes), len(passes) + at_once):
                 purpose = f"final pass {number}"
                 passes.append(self.scorer.latencies(paths, purpose=purpose, rounds=FINAL_ROUNDS, paired=True))
             ratios = self._ratios(candidates, passes)
