@@ -34,6 +34,7 @@ from edgenas.quantization.inputs import ImageInputs
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.schemes import first_schemes
 from edgenas.quantization.trials import TrialStore
+from edgenas.units import unit_of
 from edgenas.workspace import Workspace
 
 HERE = Path(__file__).parent
@@ -141,12 +142,35 @@ def show(results: dict[str, Any]) -> None:
             print(f"  {warning}")
 
 
+def summary(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each file and device, and what each device's quantizer chose."""
+    scores = results["scores"]
+    first = next(iter(scores.values()))
+    rows = [
+        {"scheme": name, "device": device, "accuracy": row["accuracy"],
+         "same class as the first": float(np.mean(np.equal(row["classes"], first[name]["classes"]))),
+         "latency": _latency(row["latency_ms"], virtual=row["virtual_clock"])}
+        for name in first if name != "environment"
+        for device, row in ((one, scores[one][name]) for one in scores)
+        if row["classes"] is not None
+    ]  # fmt: skip
+    return rows + [
+        {"scheme": f"chosen: {choice['scheme']}", "device": device, "accuracy": choice["accuracy"],
+         "same class as the first": None,
+         "latency": _latency(choice["latency_ms"], virtual=choice["virtual_clock"])}
+        for device, choice in results["choices"].items()
+    ]  # fmt: skip
+
+
+def _latency(latency_ms: float | None, *, virtual: bool) -> str:
+    return "-" if latency_ms is None else f"{latency_ms:.3f} {unit_of(virtual=virtual)}"
+
+
 def _cell(row: dict[str, Any], first: dict[str, Any]) -> str:
     if row["classes"] is None:
         return "failed"
     latency = row["latency_ms"]
-    unit = "virtual ms" if row["virtual_clock"] else "ms"
-    shown = "" if latency is None else f" {latency:.3f} {unit}"
+    shown = "" if latency is None else f" {_latency(latency, virtual=row['virtual_clock'])}"
     same = "" if row is first else f" ({np.mean(np.equal(row['classes'], first['classes'])):.1%})"
     return f"{row['accuracy']:.2%}{same}{shown}"
 
@@ -184,6 +208,7 @@ def main() -> int:
         if device != OLD_X86:
             results["choices"][device] = chosen(device, images, folder)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    results["summary"] = summary(results)
     arguments.json.write_text(json.dumps(results, indent=1))
     show(results)
     return 0

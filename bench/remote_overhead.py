@@ -142,7 +142,15 @@ def main() -> int:
     environment = provenance("numpy", "onnx", "onnxruntime")
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(
-        json.dumps({"bench": "remote_overhead", "environment": environment, **{"found": found}}, indent=1)
+        json.dumps(
+            {
+                "bench": "remote_overhead",
+                "environment": environment,
+                "summary": [{key: one for key, one in found.items() if not isinstance(one, dict)}],
+                "found": found,
+            },
+            indent=1,
+        )
     )
     show(found)
     return 0

@@ -191,6 +191,15 @@ def main() -> int:
                     "bench": "virtual_board",
                     "environment": provenance("numpy", "onnx", "scikit-learn"),
                     "boards": boards,
+                    "summary": [
+                        {
+                            "device": device,
+                            "precision": precision,
+                            **{key: one for key, one in cell.items() if not isinstance(one, list)},
+                        }
+                        for device, cells in devices.items()
+                        for precision, cell in cells.items()
+                    ],
                     "devices": devices,
                 },
                 indent=1,
