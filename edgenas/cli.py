@@ -53,14 +53,17 @@ def _program_flags(command: Command) -> Command:
     return command
 
 
-class _Milliseconds(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
-    name = "ms"
+class _Positive(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
+    """A number above 0 of some unit."""
+
+    def __init__(self, name: str, unit: str) -> None:
+        self.name, self.unit = name, unit
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             number = float(value)
         except ValueError:
-            self.fail(f"'{value}' is not a number of milliseconds", param, ctx)
+            self.fail(f"'{value}' is not a number of {self.unit}", param, ctx)
         if not 0 < number < float("inf"):
             self.fail(f"{value} must be above 0", param, ctx)
         return number
@@ -103,7 +106,8 @@ class _Listed(click.ParamType):  # type: ignore[type-arg]  # generic since click
         return items
 
 
-MS, DURATION, EXISTING = _Milliseconds(), _Duration(), click.Path(path_type=Path)
+MS, DURATION, EXISTING = _Positive("ms", "milliseconds"), _Duration(), click.Path(path_type=Path)
+MB, COUNT = _Positive("mb", "megabytes"), _Positive("number", "operations or weights")
 device_option = click.option("--device", metavar="ID", help="The device; see `edgenas device list`.")
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads to run with (default: the device's)."
@@ -443,13 +447,47 @@ def train(**options: Any) -> Any:
 )
 @click.option("--device", multiple=True, metavar="ID", help="A device; may be repeated.")
 @click.option("--space", help="The search space.")
-@click.option("--strategy", default="evolution", show_default=True)
+@click.option(
+    "--strategy",
+    metavar="NAME",
+    default="evolution",
+    show_default=True,
+    help="How candidates are proposed; the names are listed below.",
+)
 @click.option(
     "--accuracy",
     metavar="NAME[:DETAIL]",
     default="auto",
     show_default=True,
     help="supernet, predictor, train, proxy, ...; auto: the supernet where --checkpoint is given.",
+)
+@click.option(
+    "--proxy", metavar="NAME", help="Rank by macs, parameters, synflow, naswot or zen: no accuracy, no data."
+)
+@click.option(
+    "--objective",
+    multiple=True,
+    metavar="NAME",
+    help="Optimised beside accuracy: latency_ms[:ID], size_mb, memory_mb, macs, parameters; may be repeated.",
+)
+@click.option("--size-mb", type=MB, help="A hard limit on the weights, in MB.")
+@click.option("--memory-mb", type=MB, help="A hard limit on weights and the largest op's values, in MB.")
+@click.option("--macs", type=COUNT, help="A hard limit on multiply-accumulates, such as 50e6.")
+@click.option("--parameters", type=COUNT, help="A hard limit on the number of weights.")
+@click.option(
+    "--weight",
+    type=(str, float),
+    multiple=True,
+    metavar="NAME LAMBDA",
+    help="Minimise 1 - accuracy + LAMBDA x NAME within the limits; may be repeated.",
+)
+@click.option("--shrink", is_flag=True, help="First drop options slower than a more capable one.")
+@click.option(
+    "--pressure",
+    type=click.Choice(["constant", "relaxing"]),
+    default="constant",
+    show_default=True,
+    help="relaxing: limits are stricter early.",
 )
 @click.option("--checkpoint", type=EXISTING, help="A supernet from `edgenas train`.")
 @click.option("--data", help="The data that the supernet was trained on.")
@@ -461,7 +499,19 @@ def train(**options: Any) -> Any:
 @threads_option
 @seed_option
 def search(**options: Any) -> Any:
-    """Search the best network under a hard latency limit.
+    """Search the best network under hard limits.
+
+    \b
+    Strategies:
+      evolution             elites of every option; guided by a surrogate where evaluations are few
+      regularized-evolution tournaments among the young, the oldest dies
+      random                spread evenly within the limits
+      local-search          greedy, from neighbour to neighbour, with restarts
+      simulated-annealing   takes worse neighbours, ever less often
+      bayesian              Optuna's TPE (needs edgenas[optuna])
+      bayesian-gp           Optuna's Gaussian process (needs edgenas[optuna,train])
+      reinforce             a controller that learns by the policy gradient
+      gradient              architecture weights against predicted accuracy and expected latency
 
     \b
     Example:

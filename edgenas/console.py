@@ -354,9 +354,12 @@ def _search(result: SearchResult) -> Iterator[Any]:
         if result.best.hyperparameters:
             pairs = (f"{name} {value:.3g}" for name, value in result.best.hyperparameters.items())
             yield "trained with " + ", ".join(pairs)
+    if result.dropped:
+        yield f"{len(result.dropped)} options dropped before the search: slower than a more capable one"
+    limits = "".join(f"; at most {most:g} {name}" for name, most in result.limits.items())
     yield (
         f"{result.evaluations} candidates scored in {result.elapsed_s:.1f} s; "
-        f"seed {result.seed}; {result.strategy}"
+        f"seed {result.seed}; {result.strategy}{limits}"
     )
 
 

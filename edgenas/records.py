@@ -467,6 +467,25 @@ class Candidate(Record):
     parameters: int = 0
     feasible: bool = True
     hyperparameters: dict[str, float] = {}
+    size_mb: float | None = None
+    memory_mb: float | None = None
+
+
+class DroppedOption(Record):
+    """An option that a table proved useless before the search: ``better`` is faster and more capable."""
+
+    gene: str
+    option: str
+    better: str
+    slower_ms: float
+    reason: str
+
+
+class HypervolumePoint(Record):
+    """Share 0..1 of the box between the best and the worst of a search that its front dominated."""
+
+    evaluations: int
+    hypervolume: float
 
 
 class SearchResult(Record):
@@ -475,6 +494,7 @@ class SearchResult(Record):
     ``best`` is None where nothing meets the limit; ``fastest`` is then what the device can do.
     ``interrupted`` searches were stopped by the user before all evaluations were made.
     ``accuracy_rmse`` is the held-out error of a source that predicts accuracies, None for others.
+    ``limits`` are those on anything but latency, by metric; ``weights`` the lambdas of the weighted form.
     """
 
     space: str
@@ -493,6 +513,12 @@ class SearchResult(Record):
     interrupted: bool = False
     virtual_devices: tuple[str, ...] = ()
     accuracy_rmse: float | None = None
+    objectives: tuple[str, ...] = ("accuracy",)
+    limits: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    pressure: str = "constant"
+    dropped: tuple[DroppedOption, ...] = ()
+    hypervolume: tuple[HypervolumePoint, ...] = ()
 
 
 class SchemeTrial(Record):

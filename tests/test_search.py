@@ -181,6 +181,25 @@ def test_a_predictor_proposes_and_the_supernet_has_the_last_word(measured: Works
     assert 20 <= scored <= 20 + 24  # the sample and the finalists, not the 2,400
 
 
+def test_further_objectives_limits_and_a_smaller_space_end_in_the_record(measured: Workspace) -> None:
+    found = search(
+        latency_ms=(5.0,), device=("local",), space="mobilenetv3-demo", evaluations=40, workspace=measured,
+        objective=("latency_ms", "size_mb"), size_mb=0.05, shrink=True, pressure="relaxing",
+    )  # fmt: skip
+    assert found.objectives == ("accuracy", "latency_ms:local", "size_mb")
+    assert found.best is not None
+    assert found.best.size_mb is not None
+    assert found.best.size_mb <= 0.05
+    assert all(one.size_mb is not None and one.size_mb <= 0.05 for one in found.front)
+    assert len(found.front) > 1
+    assert found.hypervolume[-1].evaluations == 40
+
+
+def test_a_count_out_of_reach_names_the_least(measured: Workspace) -> None:
+    with pytest.raises(BudgetNotMetError, match="the least that a network of 'mobilenetv3-demo' has"):
+        search(latency_ms=(5.0,), device=("local",), space="mobilenetv3-demo", macs=10.0, workspace=measured)
+
+
 def test_an_unreachable_limit_names_the_fastest(measured: Workspace) -> None:
     with pytest.raises(BudgetNotMetError, match=r"the fastest network of 'mobilenetv3-demo' takes"):
         search(latency_ms=(1e-6,), device=("local",), space="mobilenetv3-demo", workspace=measured)

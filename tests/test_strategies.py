@@ -32,6 +32,26 @@ class TestSimulatedAnnealing(StrategyContract):
     strategy = "simulated-annealing"
 
 
+class TestBayesian(StrategyContract):
+    strategy = "bayesian"
+    most_generations = 4
+    walked_cost = 3.0
+
+
+class TestBayesianGP(StrategyContract):
+    strategy = "bayesian-gp"
+    most_generations = 3
+    walked_cost = 2.5
+
+
+class TestReinforce(StrategyContract):
+    strategy = "reinforce"
+
+
+class TestGradient(StrategyContract):
+    strategy = "gradient"
+
+
 def test_every_built_in_strategy_has_a_class_here() -> None:
     held = {kind.strategy for kind in StrategyContract.__subclasses__()}
     assert held == set(strategy_names())

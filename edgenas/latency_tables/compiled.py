@@ -197,6 +197,10 @@ class CompiledSpace:
         """What runs of genomes (N, genes) cost in ms besides their kernels, (N,)."""
         return self._dense.overhead_ms(np.atleast_2d(np.asarray(genomes)))
 
+    def expected(self, probabilities: Array) -> tuple[float, Array]:
+        """The latency in ms on average when options are drawn; see ``DenseLatencies.expected``."""
+        return self._dense.expected(probabilities)
+
     @property
     def coverage(self) -> float:
         """Share of the layers that can stand in a slot whose kernels are known and all measured."""

@@ -16,7 +16,9 @@ from typing import TypeAlias
 
 from edgenas.errors import UnknownNameError
 from edgenas.pipeline.workers import LocalWorkers, Workers
+from edgenas.records import DroppedOption
 from edgenas.search.accuracy import AccuracySource
+from edgenas.search.problem import Metric
 from edgenas.search_spaces import SearchSpace
 from edgenas.workspace import Workspace
 
@@ -28,6 +30,7 @@ _BUILT_IN = {
     "supernet": "edgenas.pipeline.scoring_supernet:supernet_scoring",
     "predictor": "edgenas.pipeline.scoring_predictor:predictor_scoring",
     "proxy": "edgenas.pipeline.scoring_proxy:proxy_scoring",
+    "table": "edgenas.pipeline.scoring_table:table_scoring",
 }
 
 
@@ -64,6 +67,8 @@ class Scoring:
         identity: everything that the scores depend on; a search goes on only while it is the same.
         evaluations: how many candidates are worth scoring where the user does not say.
         confirming: a dearer source that has the last word on the finalists; None: the source itself.
+        missing: above 1 for candidates (N, genes) that the source cannot score, so that none is proposed.
+        dropped: options of the space that a table ruled out, in a space that was shrunk.
         rmse: error of a source that predicts, in accuracy, on networks that it did not learn from.
     """
 
@@ -73,6 +78,8 @@ class Scoring:
     evaluations: int
     confirming: AccuracySource | None = None
     rmse: float | None = None
+    missing: Metric | None = None
+    dropped: tuple[DroppedOption, ...] = ()
 
 
 SourceFactory: TypeAlias = Callable[[ScoringRequest], Scoring]

@@ -17,16 +17,22 @@ from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.pipeline.accuracy_sources import Scoring, ScoringRequest, resolved
 from edgenas.pipeline.finalists import measure_candidates
 from edgenas.pipeline.latency import compiled_latency, refuse_foreign_table
+from edgenas.pipeline.search_problem import COUNTED, build_problem
+from edgenas.pipeline.shrunk import shrunk
 from edgenas.pipeline.tuning import TuningLoop
 from edgenas.pipeline.workers import connected_workers
 from edgenas.progress import warn
 from edgenas.records import Candidate, SearchResult
 from edgenas.search.evolution import Evolution
+from edgenas.search.hypervolume_curve import hypervolume_over_evaluations
 from edgenas.search.loop import SearchLoop
-from edgenas.search.pareto import best_first, front
-from edgenas.search.problem import Limit, Problem
+from edgenas.search.pareto import front
+from edgenas.search.problem import Problem
+from edgenas.search.schedule import PressureSchedule
 from edgenas.search.strategies import get_strategy
-from edgenas.search_spaces import Genomes, SearchSpace, macs, parameters
+from edgenas.search_spaces import Genomes, SearchSpace
+from edgenas.search_spaces import macs as count_macs
+from edgenas.search_spaces import parameters as count_parameters
 from edgenas.units import unit_of
 from edgenas.workspace import Workspace
 
@@ -43,6 +49,15 @@ def search(
     accuracy: str = "auto",
     checkpoint: Path | None = None,
     data: str | None = None,
+    proxy: str | None = None,
+    objective: Sequence[str] = (),
+    size_mb: float | None = None,
+    memory_mb: float | None = None,
+    macs: float | None = None,
+    parameters: float | None = None,
+    weight: Sequence[tuple[str, float]] = (),
+    shrink: bool = False,
+    pressure: str = "constant",
     evaluations: int | None = None,
     threads: int | None = None,
     seed: int = 0,
@@ -63,6 +78,17 @@ def search(
             proxy, which needs nothing.
         checkpoint: a supernet that ``train`` left.
         data: what the supernet was trained on.
+        proxy: short for ``accuracy="proxy:NAME"``.
+        objective: optimised beside the accuracy: ``latency_ms`` (every device), ``latency_ms:ID``,
+            ``size_mb``, ``memory_mb``, ``macs``, ``parameters``. The front is over all of them.
+        size_mb: hard limit on the weights in MB.
+        memory_mb: hard limit on weights and the largest op's inputs and outputs in MB; the runtime's
+            own memory is not in it.
+        macs: hard limit on multiply-accumulates.
+        parameters: hard limit on weights and biases, as a number.
+        weight: (metric, lambda): 1 - accuracy + sum of lambda x metric is minimised, within the limits.
+        shrink: first drop the options that the tables show to be slower than a more capable one.
+        pressure: one of ``edgenas.search.schedule.SCHEDULES``.
         evaluations: how many candidates are scored.
         threads: threads that latencies are for; what the table has most of when None.
         seed: of every proposal.
@@ -91,12 +117,26 @@ def search(
         evaluations=evaluations,
         threads=threads,
         seed=seed,
+        objectives=tuple(objective),
+        limits={
+            name: most
+            for name, most in (
+                ("size_mb", size_mb),
+                ("memory_mb", memory_mb),
+                ("macs", macs),
+                ("parameters", parameters),
+            )
+            if most is not None
+        },
+        weights=dict(weight),
+        shrink=shrink,
+        pressure=pressure,
         folder=folder or workspace.runs / _folder_name(space, devices, latency_ms),
         hyperparameters=hyperparameters,
         workspace=workspace,
     )
     get_strategy(strategy)
-    factory, detail = resolved(accuracy, checkpoint)
+    factory, detail = resolved(accuracy if proxy is None else _proxy(accuracy, proxy), checkpoint)
     with connected_workers(workers) as connected:
         scoring = factory(
             ScoringRequest(
@@ -113,6 +153,12 @@ def search(
         latencies = {
             one: compiled_latency(scoring.space, one, threads=threads, workspace=workspace) for one in devices
         }
+        if shrink:
+            scoring = shrunk(scoring, latencies)
+            latencies = {
+                one: compiled_latency(scoring.space, one, threads=threads, workspace=workspace)
+                for one in devices
+            }
         return _Search(settings, scoring, latencies).result(started)
 
 
@@ -124,6 +170,11 @@ class _Settings:
     evaluations: int | None
     threads: int | None
     seed: int
+    objectives: tuple[str, ...]
+    limits: dict[str, float]
+    weights: dict[str, float]
+    shrink: bool
+    pressure: str
     folder: Path
     hyperparameters: bool
     workspace: Workspace
@@ -147,19 +198,23 @@ class _Search:
     def __init__(self, settings: _Settings, scoring: Scoring, latencies: dict[str, CompiledSpace]) -> None:
         self.settings, self.latencies = settings, latencies
         self.space, self.accuracy, self.scoring = scoring.space, scoring.source, scoring
-        limits = list(zip(settings.devices, settings.limits_ms, strict=True))
-        metrics = {f"latency_ms:{one}": latency for one, latency in latencies.items()}
-        problem = Problem(
+        problem = build_problem(
             self.space,
-            objectives=("accuracy",),
-            metrics=metrics,
-            limits=[Limit(metric=f"latency_ms:{one}", maximum=limit) for one, limit in limits],
+            latencies,
+            limits_ms=settings.limits_ms,
+            objectives=settings.objectives,
+            limits=settings.limits,
+            weights=settings.weights,
+            missing=scoring.missing,
         )
         evaluations = settings.evaluations or scoring.evaluations
-        for one, limit_ms in limits:
+        for one, limit_ms in zip(settings.devices, settings.limits_ms, strict=True):
             _refuse_unreachable(
                 self.space, latencies[one], one, limit_ms, unit=settings.unit(one), seed=settings.seed
             )
+        for name, most in settings.limits.items():
+            _refuse_unreachable_count(problem, name, most, settings.seed)
+        self.problem = problem
         self.loop = (
             self._tuning_loop(problem, evaluations)
             if settings.hyperparameters
@@ -180,6 +235,7 @@ class _Search:
             identity={
                 "scores": self.scoring.identity, "seed": settings.seed, "table": self._table_identity()
             },
+            pressure=PressureSchedule(settings.pressure, problem),
         )  # fmt: skip
 
     def _tuning_loop(self, problem: Problem, evaluations: int) -> TuningLoop:
@@ -191,6 +247,11 @@ class _Search:
                 hint="add --accuracy train",
             )
         settings = self.settings
+        if len(problem.objectives) > 1 or problem.weights or settings.pressure != "constant":
+            raise UsageError(
+                "--hyperparameters searches for accuracy within the limits alone",
+                hint="leave out --objective, --weight and --pressure",
+            )
         limits = " ".join(f"{limit:g}" for limit in settings.limits_ms)
         return TuningLoop(
             problem,
@@ -226,17 +287,23 @@ class _Search:
         next ones are.
         """
         history = self.loop.history
-        order = [
-            row for row in best_first(history.objectives, history.violations) if history.violations[row] <= 0
-        ]
+        kept_rows = np.flatnonzero(history.violations <= 0)
+        order = kept_rows[np.argsort(history.objectives[kept_rows, 0], kind="stable")]
         for start in range(0, min(len(order), _MOST_FINALISTS), _FINALISTS):
             rows = order[start : start + _FINALISTS]
             self._measure([history.genomes[row] for row in rows])
             candidates = [self._candidate(row) for row in rows]
             kept = [candidate for candidate in candidates if candidate.feasible]
             if kept:
-                return max(kept, key=lambda candidate: candidate.accuracy)  # the first of equal ones
+                return max(kept, key=self._merit)  # the first of equal ones
         return None
+
+    def _merit(self, candidate: Candidate) -> float:
+        """Accuracy, less lambda x metric in the weighted form."""
+        if not self.settings.weights:
+            return candidate.accuracy
+        genome = self.space.genome_of(candidate.candidate)[None]
+        return candidate.accuracy - float(self.problem.penalty(genome)[0])
 
     def _measure(self, genomes: list[Genomes]) -> None:
         """Latencies of finalists, and accuracies where a dearer source has the last word."""
@@ -256,7 +323,12 @@ class _Search:
         settings, history = self.settings, self.loop.history
         evaluated = tuple(self._candidate(row) for row in range(len(history)))
         objectives = np.array([[-c.accuracy, *c.latency_ms.values()] for c in evaluated])
+        extra = [column for column, name in enumerate(self.problem.objectives) if name in COUNTED]
+        if extra and evaluated:
+            objectives = np.hstack([objectives, history.objectives[:, extra]])
         chosen = [int(row) for row in front(objectives)] if evaluated else []
+        ended = best is not None or self._interrupted
+        curve = hypervolume_over_evaluations(objectives, history.violations) if ended else ()
         return SearchResult(
             space=self.space.name,
             devices=settings.devices,
@@ -274,6 +346,12 @@ class _Search:
             path=str(settings.folder / "search.json"),
             interrupted=self._interrupted,
             virtual_devices=settings.virtual_devices,
+            objectives=self.problem.objectives,
+            limits=settings.limits,
+            weights=settings.weights,
+            pressure=settings.pressure,
+            dropped=self.scoring.dropped,
+            hypervolume=curve,
         )
 
     def _candidate(self, row: int) -> Candidate:
@@ -300,11 +378,17 @@ class _Search:
             latency_ms=latency_ms,
             latency_source="measured" if measured else "predicted",
             predicted_ms=predicted,
-            macs=macs(network),
-            parameters=parameters(network),
-            feasible=all(value <= limit for value, limit in limits),
+            macs=count_macs(network),
+            parameters=count_parameters(network),
+            feasible=all(value <= limit for value, limit in limits) and self._counts_hold(genome),
             hyperparameters=hyperparameters,
+            size_mb=float(self.problem.metrics["size_mb"](genome[None])[0]),
+            memory_mb=float(self.problem.metrics["memory_mb"](genome[None])[0]),
         )
+
+    def _counts_hold(self, genome: Genomes) -> bool:
+        limits = self.settings.limits.items()
+        return all(self.problem.metrics[name](genome[None])[0] <= most for name, most in limits)
 
     def _save(self, record: SearchResult) -> None:
         write_atomically(self.settings.folder / "search.json", record.to_json().encode())
@@ -354,7 +438,11 @@ def _refuse_unreachable(
 
 def _fastest(space: SearchSpace, latency: CompiledSpace, seed: int) -> tuple[Genomes, float]:
     """The fastest genome that evolution on the table alone finds, and its latency in ms."""
-    only = Problem(space, objectives=("latency_ms",), metrics={"latency_ms": latency})
+    return _least(Problem(space, objectives=("latency_ms",), metrics={"latency_ms": latency}), seed)
+
+
+def _least(only: Problem, seed: int) -> tuple[Genomes, float]:
+    """The genome with the least value of a problem's one objective, and the value."""
     strategy = Evolution(only, seed=seed, evaluations=_FASTEST_EVALUATIONS)
     while len(strategy.history) < _FASTEST_EVALUATIONS:
         genomes = strategy.ask()
@@ -363,6 +451,25 @@ def _fastest(space: SearchSpace, latency: CompiledSpace, seed: int) -> tuple[Gen
         strategy.tell(genomes, only.objective_values(genomes, {}))
     row = int(np.argmin(strategy.history.objectives[:, 0]))
     return strategy.history.genomes[row], float(strategy.history.objectives[row, 0])
+
+
+def _refuse_unreachable_count(problem: Problem, name: str, most: float, seed: int) -> None:
+    only = Problem(problem.space, objectives=(name,), metrics={name: problem.metrics[name]})
+    _, least = _least(only, seed)
+    if least > most:
+        raise BudgetNotMetError(
+            f"asked for at most {most:g} {name}; the least that a network of '{problem.space.name}' has "
+            f"is {least:.4g}",
+            hint=f"allow at least {least * 1.05:.4g}, or take another --space",
+        )
+
+
+def _proxy(accuracy: str, proxy: str) -> str:
+    if accuracy not in {"auto", "proxy"}:
+        raise UsageError(
+            f"--proxy {proxy} and --accuracy {accuracy} were both given", hint="leave one of them out"
+        )
+    return f"proxy:{proxy}"
 
 
 def _limits(latency_ms: tuple[float, ...], devices: tuple[str, ...]) -> tuple[float, ...]:

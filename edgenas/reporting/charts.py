@@ -7,6 +7,7 @@ one figure serves light and dark. Texts go through ``text`` because plotly reads
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -124,6 +125,67 @@ def _candidates(
         ),
         "marker": marker,
     }
+
+
+MOST_OPTIONS_SHOWN = 40
+
+
+def hypervolume(result: SearchResult) -> Figure:
+    """The dominated share over evaluations."""
+    trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [one.evaluations for one in result.hypervolume],
+        "y": [round(one.hypervolume, 5) for one in result.hypervolume],
+        "line": {"color": ACCENT, "width": 2, "shape": "hv"},
+        "hovertemplate": "<b>%{y:.4f}</b> after %{x} evaluations<extra></extra>",
+    }
+    return _figure([trace], height=300, xaxis=_axis("evaluations"), yaxis=_axis("hypervolume, share"))
+
+
+def survival_of(result: SearchResult) -> list[tuple[str, str, float, float]]:
+    """Gene, option, its share of the evaluated candidates and of the front; genes of one option left out."""
+    tried, left = _shares(result.evaluated), _shares(result.front)
+    several = Counter(gene for gene, _ in tried)
+    return [
+        (gene, option, share, left.get((gene, option), 0.0))
+        for (gene, option), share in sorted(tried.items(), key=lambda item: item[0][0])
+        if several[gene] > 1
+    ]
+
+
+def _shares(candidates: Sequence[Candidate]) -> dict[tuple[str, str], float]:
+    """Share of the candidates with that gene that carry each option."""
+    pairs = Counter((gene, str(option)) for one in candidates for gene, option in one.candidate.items())
+    with_gene = Counter(gene for one in candidates for gene in one.candidate)
+    return {pair: count / with_gene[pair[0]] for pair, count in pairs.items()}
+
+
+def survival(choices: Sequence[tuple[str, str, float, float]]) -> Figure:
+    """Share evaluated and share on the front, for the options that changed most."""
+    shown = sorted(choices, key=lambda one: -abs(one[3] - one[2]))[:MOST_OPTIONS_SHOWN]
+    shown.sort(key=lambda one: (one[0], one[1]), reverse=True)
+    names = [text(f"{gene} = {option}", 60) for gene, option, _, _ in shown]
+    shares = {"on the front": [one[3] for one in shown], "evaluated": [one[2] for one in shown]}
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": name,
+            "y": names,
+            "x": [round(100 * share, 2) for share in shares[name]],
+            "marker": {"color": color},
+            "hovertemplate": f"%{{y}}: <b>%{{x:.1f}} %</b> {name}<extra></extra>",
+        }
+        for name, color in (("on the front", ACCENT), ("evaluated", MUTED))
+    ]
+    return _figure(
+        traces,
+        height=140 + 26 * len(shown),
+        xaxis=_axis("share, %"),
+        yaxis={"automargin": True},
+        barmode="group",
+    )
 
 
 # --- prediction ------------------------------------------------------------------------------------

@@ -153,7 +153,54 @@ def search_sections(result: SearchResult) -> list[Section]:
     for device in result.devices:
         with latencies_of(virtual=device in result.virtual_devices):
             sections.append(_search_section(result, device, limits.get(device)))
-    return sections
+    return [*sections, *_progress_section(result), *_survival_section(result)]
+
+
+def _progress_section(result: SearchResult) -> list[Section]:
+    """How fast the front grew."""
+    if len(result.hypervolume) < 2:
+        return []
+    rows = [(str(one.evaluations), f"{one.hypervolume:.4f}") for one in result.hypervolume]
+    return [
+        Section(
+            key="hypervolume",
+            short="Hypervolume",
+            title="Hypervolume over evaluations",
+            lead=(
+                "The share of the box between the best and the worst of this search that its front "
+                "dominates. A curve that still rises at its end asks for more --evaluations."
+            ),
+            figure=charts.hypervolume(result),
+            describes="Line chart of the hypervolume over evaluations; the table below has its points.",
+            grids=(Grid(caption="Hypervolume as a table", columns=("evaluations", "share"), rows=rows),),
+        )
+    ]
+
+
+def _survival_section(result: SearchResult) -> list[Section]:
+    """Which choices are left on the front, beside how often they were tried."""
+    choices = charts.survival_of(result)
+    if not choices:
+        return []
+    rows = [(gene, option, f"{tried:.0%}", f"{left:.0%}") for gene, option, tried, left in choices]
+    rows += [(one.gene, one.option, "dropped", one.reason) for one in result.dropped]
+    return [
+        Section(
+            key="survival",
+            short="Choices",
+            title="Which choices survive",
+            lead="How often each option of each gene was evaluated, and how often it stands on the front.",
+            figure=charts.survival(choices),
+            describes="Bar chart of shares by option; the table below lists all of them.",
+            grids=(
+                Grid(
+                    caption=f"All options as a table ({len(rows)})",
+                    columns=("gene", "option", "evaluated", "on the front"),
+                    rows=rows,
+                ),
+            ),
+        )
+    ]
 
 
 def _search_section(result: SearchResult, device: str, limit: float | None) -> Section:

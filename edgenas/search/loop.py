@@ -14,7 +14,9 @@ from edgenas.files import write_atomically
 from edgenas.progress import Task, track
 from edgenas.search.accuracy import AccuracySource
 from edgenas.search.history import History
-from edgenas.search.problem import MAXIMISED, Floats, Genomes, Problem
+from edgenas.search.live import LiveView
+from edgenas.search.problem import Floats, Genomes, Problem
+from edgenas.search.schedule import PressureSchedule
 from edgenas.search.strategy import Strategy
 
 VERSION = 1
@@ -32,6 +34,7 @@ class SearchLoop:
         evaluations: how many candidates are scored at most.
         path: the state, replaced after every generation.
         identity: what the scores depend on besides the problem (hash of the weights, seed, ...).
+        pressure: how hard the limits press as the search goes on; always the same when None.
 
     Raises:
         ArtifactError: ``path`` is damaged or holds another search.
@@ -45,10 +48,13 @@ class SearchLoop:
         evaluations: int,
         path: Path,
         identity: dict[str, Any],
+        pressure: PressureSchedule | None = None,
     ) -> None:
         self._strategy, self._accuracy, self._evaluations, self._path = strategy, accuracy, evaluations, path
+        self._pressure = pressure
         self._identity = {
             **identity,
+            "pressure": "constant" if pressure is None else pressure.name,
             "version": VERSION,
             "strategy": strategy.name,
             "accuracy": accuracy.name,
@@ -65,34 +71,33 @@ class SearchLoop:
     @property
     def scores(self) -> Floats:
         """Accuracy (N,) of everything that was scored."""
-        column = self._strategy.problem.objectives.index("accuracy")
-        assert "accuracy" in MAXIMISED
-        return -self.history.objectives[:, column]
+        problem, history = self._strategy.problem, self.history
+        column = problem.objectives.index("accuracy")
+        values = history.objectives[:, column]
+        return -(values - problem.penalty(history.genomes) if column == 0 else values)
 
     def run(self, after_generation: Callable[[], None]) -> None:
         """Scores until the budget or the space is spent; interrupted, it keeps what is told."""
+        view = LiveView()
         with track("Searching", total=self._evaluations) as task:
             task.advance(len(self.history))
             while len(self.history) < self._evaluations:
+                if self._pressure is not None:
+                    progress = len(self.history) / self._evaluations
+                    self._strategy.problem.limits = self._pressure.at(progress)
                 room = self._evaluations - len(self.history)
                 genomes = self._strategy.ask(min(room, self._strategy.generation_size))
                 if not len(genomes):
                     return
-                self._tell(genomes, task)
+                self._tell(genomes, task, view)
                 after_generation()
 
-    def _tell(self, genomes: Genomes, task: Task) -> None:
+    def _tell(self, genomes: Genomes, task: Task, view: LiveView) -> None:
         problem = self._strategy.problem
         scores = self._accuracy.score(genomes)
         self._strategy.tell(genomes, problem.objective_values(genomes, {"accuracy": scores}))
         self._save()
-        feasible = self.scores[self.history.violations <= 0]
-        best = (
-            f"best within the limits {100 * feasible.max():.2f} %"
-            if len(feasible)
-            else "none within the limits"
-        )
-        task.advance(len(genomes), note=best)
+        task.advance(len(genomes), note=view.line(self.history, self.scores, len(genomes)))
 
     def _save(self) -> None:
         history = self.history
@@ -128,4 +133,5 @@ def _described(problem: Problem) -> dict[str, Any]:
         "options": np.asarray(problem.space.option_counts).tolist(),
         "objectives": list(problem.objectives),
         "limits": [[limit.metric, limit.maximum] for limit in problem.limits],
+        "weights": problem.weights,
     }

@@ -45,7 +45,8 @@ class Problem:
         objectives: names; ``accuracy`` is maximised, everything else minimised. A name that is
             not among ``metrics`` is learnt from evaluations alone.
         metrics: what is known about a genome before it is evaluated.
-        limits: hard limits on metrics.
+        limits: hard limits on metrics. They may be replaced while a search goes on.
+        weights: lambda by metric: the first objective becomes itself + sum of lambda x metric.
 
     Raises:
         UnknownNameError: a limit on something that no metric knows.
@@ -58,14 +59,19 @@ class Problem:
         objectives: Sequence[str] = ("accuracy",),
         metrics: Mapping[str, Metric] | None = None,
         limits: Sequence[Limit] = (),
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
         self.metrics = dict(metrics or {})
         self.limits = tuple(limits)
+        self.weights = dict(weights or {})
         for limit in self.limits:
             if limit.metric not in self.metrics:
                 raise UnknownNameError("metric to limit", limit.metric, self.metrics)
+        for name in self.weights:
+            if name not in self.metrics:
+                raise UnknownNameError("metric to weigh", name, self.metrics)
 
     @property
     def learnt(self) -> tuple[int, ...]:
@@ -79,7 +85,16 @@ class Problem:
             for name in self.objectives
         ]
         signs = np.where([name in MAXIMISED for name in self.objectives], -1.0, 1.0)
-        return np.stack(columns, axis=1) * signs
+        values = np.stack(columns, axis=1) * signs
+        values[:, 0] += self.penalty(genomes)
+        return np.asarray(values)
+
+    def penalty(self, genomes: Genomes) -> Floats:
+        """(N,) the sum of lambda x metric that the first objective has on top."""
+        total = np.zeros(len(genomes))
+        for name, weight in self.weights.items():
+            total += weight * self.metrics[name](genomes)
+        return total
 
     def violations(self, genomes: Genomes) -> Floats:
         """(N,) sum over the limits of the share by which each is exceeded; 0 where all hold."""

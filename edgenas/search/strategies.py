@@ -5,17 +5,38 @@ from __future__ import annotations
 from importlib import metadata
 
 from edgenas.errors import UnknownNameError
+from edgenas.search.bayesian import Bayesian, BayesianGP
 from edgenas.search.evolution import Evolution
+from edgenas.search.gradient import GradientDescent
 from edgenas.search.local_search import LocalSearch, SimulatedAnnealing
 from edgenas.search.random_search import RandomSearch
 from edgenas.search.regularized_evolution import RegularizedEvolution
+from edgenas.search.reinforce import Reinforce
 from edgenas.search.strategy import Strategy
 
 ENTRY_POINTS = "edgenas.strategies"
 
 _BUILT_IN: dict[str, type[Strategy]] = {
-    one.name: one for one in (Evolution, RandomSearch, RegularizedEvolution, LocalSearch, SimulatedAnnealing)
+    one.name: one
+    for one in (
+        Evolution,
+        RegularizedEvolution,
+        RandomSearch,
+        LocalSearch,
+        SimulatedAnnealing,
+        Bayesian,
+        BayesianGP,
+        Reinforce,
+        GradientDescent,
+    )
 }
+
+
+def strategy_lines() -> dict[str, str]:
+    """What each strategy does in one line, by name; those of other packages say where they are from."""
+    own = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in _BUILT_IN.items()}
+    others = {name: f"From {entry.value}." for name, entry in _installed().items() if name not in own}
+    return {**own, **others}
 
 
 def strategy_names() -> tuple[str, ...]:

@@ -23,16 +23,15 @@ class GenomeDistances:
     def __init__(self, option_counts: Genomes) -> None:
         self._counts = option_counts
         self._starts = np.concatenate([[0], np.cumsum(option_counts)[:-1]])
-        self._steps_starts = np.concatenate([[0], np.cumsum(np.maximum(option_counts - 1, 1))[:-1]])
+        self.genes = len(option_counts)
+        self.steps = _steps(option_counts)
 
     def encode(self, genomes: Genomes) -> tuple[Floats, Floats]:
         """One-hot (N, options) and weighted thermometer (N, steps) codes of genomes."""
         n = len(genomes)
         one_hot = np.zeros((n, int(self._counts.sum())))
         one_hot[np.arange(n)[:, None], self._starts + genomes] = 1.0
-        steps = [np.arange(max(count - 1, 1)) for count in self._counts.tolist()]
-        columns = [(genomes[:, gene, None] > step) / np.sqrt(len(step)) for gene, step in enumerate(steps)]
-        return one_hot, np.concatenate(columns, axis=1)
+        return one_hot, one_hot @ self.steps.T
 
     def between(self, first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
         """(N, K) shares of differing genes and mean ordinal distances."""
@@ -98,6 +97,21 @@ class GaussianProcess:
         """Predicted targets (N,)."""
         return self._centre + self._scale * (self._cross(genomes) @ self._weights)
 
+    def relaxed_gradient(self, probabilities: Floats) -> Floats:
+        """The gradient of the mean by the one-hot codes, at codes between 0 and 1.
+
+        Args:
+            probabilities: (options,) of all genes in a row, each gene's sum is 1.
+        """
+        a, b, _ = self._parameters
+        one_hot, steps = self._codes
+        thermometer = self._distances.steps @ probabilities
+        genes = self._distances.genes
+        away = thermometer - steps
+        similarity = np.exp(-a * (1.0 - one_hot @ probabilities / genes) - b * (away**2).sum(axis=1) / genes)
+        pull = (self._scale * self._weights * similarity) / genes
+        return np.asarray(a * (pull @ one_hot) - 2.0 * b * (pull @ away) @ self._distances.steps)
+
     def deviation(self, genomes: Genomes) -> Floats:
         """Standard deviation (N,) of what an evaluation would show, its noise included."""
         cross = self._cross(genomes)
@@ -108,6 +122,22 @@ class GaussianProcess:
     def _cross(self, genomes: Genomes) -> Floats:
         a, b, _ = self._parameters
         return self._distances.similarity(self._distances.encode(genomes), self._codes, a, b)
+
+
+def _steps(option_counts: Genomes) -> Floats:
+    """(steps, options): which options of a gene lie beyond each step of its order, weighted."""
+    blocks = [np.tri(max(count - 1, 1), count, k=0).astype(np.float64) for count in option_counts.tolist()]
+    return block_diag([(1.0 - block) / np.sqrt(len(block)) for block in blocks])
+
+
+def block_diag(blocks: list[Floats]) -> Floats:
+    """The blocks along the diagonal of one matrix."""
+    result = np.zeros((sum(len(block) for block in blocks), sum(block.shape[1] for block in blocks)))
+    row = column = 0
+    for block in blocks:
+        result[row : row + len(block), column : column + block.shape[1]] = block
+        row, column = row + len(block), column + block.shape[1]
+    return result
 
 
 def _kernel(differing: Floats, ordinal: Floats, parameters: tuple[float, float, float]) -> Floats:
