@@ -1,13 +1,14 @@
 """Multi-objective search on NAS-Bench-201 with measured latency, beside pymoo and Optuna.
 
-    python bench/search_hwnas.py [--quick] [--json OUT] [--seeds N]
+    python bench/search_hwnas.py [--quick] [--json OUT] [--seeds N] [--first-seed K]
 
 Objectives are the CIFAR-10 validation error after 200 epochs and the measured latency on a
 Raspberry Pi 4; then a second device; then energy. No tool knows either before it evaluates a
 network, and each is charged for unique networks only, so that repeats cost nobody anything. The
 score is the share of the true hypervolume after so many evaluations, and how often the true best
 network under a limit was among them. ``edgenas, table`` is how the product runs: latencies come
-from a table, only the error has to be learnt.
+from a table, only the error has to be learnt. Runs that OUT holds are not made again; seeds are the
+outer loop, so that a run cut short has compared every tool on the same seeds.
 """
 
 from __future__ import annotations
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="200 evaluations, 3 seeds, one device")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--first-seed", type=int, default=1000, help="settings were chosen on 100 to 107")
     parser.add_argument("--tool", action="append", choices=list(TOOLS))
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS))
     options = parser.parse_args()
@@ -171,13 +173,26 @@ def main() -> None:
     scenarios = options.scenario or (["one device"] if options.quick else list(SCENARIOS))
     warnings.simplefilter("ignore")
     measured = Measured()
-    rows: list[dict[str, Any]] = []
+    rows = resumed(options.json)
+    done = {(row["scenario"], row["tool"], row["seed"]) for row in rows}
+    for seed in range(options.first_seed, options.first_seed + seeds):
+        for scenario in scenarios:
+            for tool in options.tool or TOOLS:
+                if (scenario, tool, seed) not in done:
+                    rows.append(one_run(measured, scenario, tool, seed, budget))
+                    if options.json:
+                        save(options.json, rows)
     for scenario in scenarios:
         for tool in options.tool or TOOLS:
-            rows += [one_run(measured, scenario, tool, seed, budget) for seed in range(seeds)]
             show([row for row in rows if (row["scenario"], row["tool"]) == (scenario, tool)])
-            if options.json:
-                save(options.json, rows)
+
+
+def resumed(path: Path | None) -> list[dict[str, Any]]:
+    """The runs that an earlier call left in ``path``."""
+    if path is None or not path.exists():
+        return []
+    runs: list[dict[str, Any]] = json.loads(path.read_text())["runs"]
+    return runs
 
 
 def one_run(measured: Measured, scenario: str, tool: str, seed: int, budget: int) -> dict[str, Any]:
@@ -193,8 +208,8 @@ def one_run(measured: Measured, scenario: str, tool: str, seed: int, budget: int
     shares, solved = {}, {}
     for checkpoint in (one for one in CHECKPOINTS if one <= budget):
         found = np.array(recorder.order[:checkpoint])
-        shares[checkpoint] = hypervolume(recorder.table[found], reference) / whole
-        solved[checkpoint] = [best_under(measured, limit, found) for limit in LIMITS_MS]
+        shares[str(checkpoint)] = hypervolume(recorder.table[found], reference) / whole
+        solved[str(checkpoint)] = [best_under(measured, limit, found) for limit in LIMITS_MS]
     return {
         "scenario": scenario, "tool": tool, "seed": seed, "hypervolume_share": shares,
         "found_best_under": solved, "unique": len(recorder.order), "cpu_s": seconds,
@@ -223,11 +238,30 @@ def show(rows: list[dict[str, Any]]) -> None:
     print(f"{scenario:12} {tool:22} {text}  best found: {limits}  {seconds:.2f} s", flush=True)
 
 
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a scenario and tool: mean shares, and how often the best under each limit was found."""
+    result = []
+    for scenario, tool in dict.fromkeys((row["scenario"], row["tool"]) for row in rows):
+        group = [row for row in rows if (row["scenario"], row["tool"]) == (scenario, tool)]
+        line: dict[str, Any] = {"scenario": scenario, "tool": tool, "seeds": len(group)}
+        for point in group[0]["hypervolume_share"]:
+            line[f"share at {point}"] = float(np.mean([row["hypervolume_share"][point] for row in group]))
+        last = list(group[0]["found_best_under"])[-1]
+        solved = np.mean([row["found_best_under"][last] for row in group], axis=0)
+        line |= {
+            f"best of {limit} ms found": float(one) for limit, one in zip(LIMITS_MS, solved, strict=True)
+        }
+        line["cpu s"] = float(np.median([row["cpu_s"] for row in group]))
+        result.append(line)
+    return result
+
+
 def save(path: Path, rows: list[dict[str, Any]]) -> None:
     content = {
         "environment": provenance("numpy", "pymoo", "optuna"),
         "reference": REFERENCE,
         "seeds": sorted({row["seed"] for row in rows}),
+        "summary": summary(rows),
         "runs": rows,
     }
     path.write_text(json.dumps(content, indent=1) + "\n")

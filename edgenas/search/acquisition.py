@@ -41,7 +41,13 @@ def _strips(points: Floats, known_front: Floats) -> Floats:
 
 
 def choose_batch(
-    means: Floats, deviations: Floats, known: Floats, size: int, rng: np.random.Generator
+    means: Floats,
+    deviations: Floats,
+    known: Floats,
+    worst: Floats,
+    size: int,
+    *,
+    rng: np.random.Generator,
 ) -> Indices:
     """Picks ``size`` rows one after the other, each as if the earlier ones had come out as predicted.
 
@@ -52,10 +58,12 @@ def choose_batch(
         means: (N, M) predicted objectives, minimised.
         deviations: (N, M) standard deviations, 0 where the objective is known.
         known: (K, M) the front of what was evaluated.
+        worst: (M,) what is just not worth having: the corner that improvements are counted to. The
+            front's own ends would make every better end worthless.
 
     Source: Ginsbourger et al., Kriging is well-suited to parallelize optimization, 2010 (believer).
     """
-    ideal, worst = known.min(axis=0), known.max(axis=0)
+    ideal = known.min(axis=0)
     span = np.maximum(1.1 * (worst - ideal), 1e-9)
     single = means.shape[1] == 1
     left = np.ones(len(means), bool)

@@ -15,6 +15,10 @@ from edgenas.search.surrogate import GaussianProcess
 from edgenas.search.variation import Seen, Variation
 
 POOL = 512
+WORTH_HAVING = 0.9
+"""Quantile of what was evaluated beyond which an objective is worth nothing."""
+MOST_FITTED = 500
+"""Candidates that a surrogate is fitted to: the best and the latest ones."""
 ROUNDS = {1: 3}
 """Rounds of breeding by prediction, by the number of objectives (others: 1).
 
@@ -49,6 +53,8 @@ class Adviser:
         rows = np.flatnonzero(history.violations <= 0)
         if len(rows) < 4:
             return breed(n)
+        if len(rows) > MOST_FITTED:
+            rows = rows[_best_and_latest(history.objectives[rows], MOST_FITTED)]
         objectives = history.objectives[rows]
         for column, model in self._models.items():
             model.fit(history.genomes[rows], clip_bad(objectives[:, column]))
@@ -56,7 +62,9 @@ class Adviser:
         if not len(pool):
             return pool
         known = objectives[front(objectives)]
-        picked = choose_batch(self._means(pool), self._deviations(pool), known, n, self._variation.rng)
+        worst = np.maximum(known.max(axis=0), np.quantile(objectives, WORTH_HAVING, axis=0))
+        means, deviations = self._means(pool), self._deviations(pool)
+        picked = choose_batch(means, deviations, known, worst, n, rng=self._variation.rng)
         return pool[picked]
 
     def state(self) -> list[Any]:
@@ -101,6 +109,14 @@ class Adviser:
         for column, model in self._models.items():
             result[:, column] = model.deviation(genomes)
         return result
+
+
+def _best_and_latest(objectives: Floats, count: int) -> Indices:
+    """Sorted row numbers of the ``count / 2`` best fronts' rows, and of the latest others."""
+    best = np.zeros(len(objectives), bool)
+    best[peel(objectives, count // 2)] = True
+    others = np.flatnonzero(~best)[-(count - int(best.sum())) :]
+    return np.union1d(np.flatnonzero(best), others)
 
 
 def clip_bad(values: Floats) -> Floats:

@@ -22,6 +22,8 @@ from edgenas.search.strategy import Strategy
 ELITES_AN_OPTION = 2
 NICHE_SHARE = 0.5
 DEAR = 2000
+PLAIN_SHARE = 0.34
+"""Children of a generation that no surrogate chose: it may be wrong about what it never saw."""
 
 
 def option_elites(genomes: Genomes, options: int, depth: int) -> np.ndarray:
@@ -66,7 +68,9 @@ class Evolution(Strategy):
         if len(self._population) < 2:
             return self.variation.sample(n + n // 4)
         if self._adviser is not None and len(self.history) >= 8:
-            return self._adviser.advise(self.history, self._seen, self._breed, n)
+            plain = round(PLAIN_SHARE * n)
+            advised = self._adviser.advise(self.history, self._seen, self._breed, n - plain)
+            return np.concatenate([advised, self._breed(2 * plain)])
         return self._breed(n + n // 8)  # some children will be repeats
 
     def _breed(self, n: int) -> Genomes:
