@@ -45,6 +45,20 @@ class TestProxy(AccuracySourceContract):
         return make_request(folder, name="proxy")
 
 
+class TestTable(AccuracySourceContract):
+    source = "table"
+
+    @pytest.fixture
+    def request_(self, folder: Path) -> ScoringRequest:
+        request = make_request(folder, name="table")
+        space = get_space(str(folder / "small.toml"))
+        grid = np.indices(space.option_counts).reshape(len(space.choices), -1).T
+        rows = [f"{' '.join(map(str, genome))},{sum(genome) / 20}" for genome in grid.tolist()]
+        path = folder / "table.csv"
+        path.write_text("\n".join(["genome,accuracy", *rows]) + "\n")
+        return replace(request, detail=str(path))
+
+
 class TestSupernet(AccuracySourceContract):
     source = "supernet"
 

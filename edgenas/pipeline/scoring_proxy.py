@@ -18,12 +18,13 @@ NEED_TORCH = ("naswot", "synflow", "zen")
 PROXY_NAMES = tuple(sorted((*COUNTED, *NEED_TORCH)))
 _COUNTED_EVALUATIONS, _TORCH_EVALUATIONS = 4000, 200
 _IMAGE_SIZE = 32
+_STEEPNESS = 2.0 * np.log(9.0)  # of a logistic curve through .1 and .9
 
 
 class ProxyAccuracy:
-    """A proxy's value between the space's ends: 0 the least capable network, 1 the most capable one.
+    """A proxy's value, squashed into 0..1: the space's least capable network has .1, the most capable .9.
 
-    It is no accuracy and no share of anything: values below 0 and above 1 occur.
+    It is no accuracy and no share of anything; only the order counts.
 
     Args:
         name: one of ``PROXY_NAMES``.
@@ -42,7 +43,8 @@ class ProxyAccuracy:
 
     def score(self, genomes: Genomes) -> Floats:
         """Scores (N,) of genomes (N, genes)."""
-        return np.asarray((self._values(genomes) - self._low) / self._span)
+        place = (self._values(genomes) - self._low) / self._span
+        return np.asarray(1.0 / (1.0 + np.exp(-_STEEPNESS * (place - 0.5))), np.float64)
 
 
 def proxy_scoring(request: ScoringRequest) -> Scoring:

@@ -7,6 +7,8 @@ import numpy as np
 from edgenas.search.problem import Floats, Genomes, Problem
 
 CROSSOVER_SHARE = 0.5
+OFFSPRING_ROUNDS, OFFSPRING_SPARE = 10, 0.08
+"""Children are cheap: a round for the last of them costs more than breeding others."""
 ENUMERABLE = 1 << 17
 """Spaces of at most this many genomes are walked in full once random proposals run dry."""
 
@@ -90,10 +92,11 @@ class Variation:
         """Every gene from either parent with equal chance."""
         return np.where(self.rng.random(first.shape, np.float32) < 0.5, first, second)
 
-    def repair(self, genomes: Genomes, *, rounds: int = 30) -> Genomes:
+    def repair(self, genomes: Genomes, *, rounds: int = 30, spare: float = 0.02) -> Genomes:
         """Brings rows within the limits by random single-gene changes that lessen the violation.
 
-        Returns canonical genomes; rows that are still outside after ``rounds`` are left out.
+        Returns canonical genomes; rows that are still outside after ``rounds``, or when no more than
+        the share ``spare`` is, are left out.
         """
         result = self.problem.space.canonical(genomes)
         if not self.problem.limits:
@@ -101,14 +104,14 @@ class Variation:
         violations = self.problem.violations(result)
         for _ in range(rounds):
             bad = np.flatnonzero(violations > 0)
-            if 50 * len(bad) <= len(result):  # the last few are not worth a round of their own
+            if len(bad) <= spare * len(result):  # the last few are not worth a round of their own
                 break
             self._improve(result, violations, bad)
         return result[violations <= 0]
 
     def _improve(self, genomes: Genomes, violations: Floats, rows: np.ndarray) -> None:
         trial = genomes[rows]
-        gene = self.rng.choice(self._free, len(rows))
+        gene = self._free[(self.rng.random(len(rows)) * len(self._free)).astype(np.intp)]
         trial[np.arange(len(rows)), gene] = (self.rng.random(len(rows)) * self.counts[gene]).astype(np.int64)
         trial = self.problem.space.canonical(trial)
         value = self.problem.violations(trial)
@@ -123,7 +126,7 @@ class Variation:
         children[crossed] = self.crossover(first[crossed], second[crossed])
         mutated = ~crossed | (self.rng.random(len(first)) < 0.5)
         children[mutated] = self.mutate(children[mutated])
-        return self.repair(children)
+        return self.repair(children, rounds=OFFSPRING_ROUNDS, spare=OFFSPRING_SPARE)
 
     def everything(self, at_most: int = ENUMERABLE) -> Genomes | None:
         """All canonical genomes within the limits; None where the space has more than ``at_most``."""
