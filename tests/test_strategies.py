@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from strategy_contract import StrategyContract
 
+from edgenas.cli import cli
 from edgenas.errors import UnknownNameError
 from edgenas.search.random_search import RandomSearch
 from edgenas.search.strategies import get_strategy, strategy_names
@@ -55,6 +56,11 @@ class TestGradient(StrategyContract):
 def test_every_built_in_strategy_has_a_class_here() -> None:
     held = {kind.strategy for kind in StrategyContract.__subclasses__()}
     assert held == set(strategy_names())
+
+
+def test_help_has_a_line_for_every_built_in_strategy() -> None:
+    listed = (cli.commands["search"].help or "").partition("Strategies:")[2].partition("Example:")[0]
+    assert {line.split()[0] for line in listed.strip().splitlines()} == set(strategy_names())
 
 
 def test_a_strategy_of_another_package_is_found_by_its_entry_point(

@@ -32,13 +32,6 @@ _BUILT_IN: dict[str, type[Strategy]] = {
 }
 
 
-def strategy_lines() -> dict[str, str]:
-    """What each strategy does in one line, by name; those of other packages say where they are from."""
-    own = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in _BUILT_IN.items()}
-    others = {name: f"From {entry.value}." for name, entry in _installed().items() if name not in own}
-    return {**own, **others}
-
-
 def strategy_names() -> tuple[str, ...]:
     """All names that ``get_strategy`` knows, sorted."""
     return tuple(sorted({*_BUILT_IN, *_installed()}))
