@@ -7,11 +7,12 @@ measured in interleaved rounds of several passes that load their sessions afresh
 repeated with another draw of calibration images.
 
     python bench/quantize.py [--quick] [--json OUT] [--seeds N] [--device ID]... [--model NAME]...
-                             [--cifar FULL.npz] [--stage peers|ours|accuracy|latency]
+                             [--cifar FULL.npz] [--stage peers|ours|accuracy|latency|table]
 
 A killed run goes on where it stopped: results are kept beside OUT. A stage alone does its part and
 prints no table: peers and accuracy are no timing and may run on a busy machine, ours and latency may
-not. The whole set of CIFAR-10 is what the figures are about; without --cifar its small part is taken.
+not. The stage "table" shows and writes what is finished so far. The figures are about the whole set of
+CIFAR-10; without --cifar its small part is taken.
 
 neural-compressor's ONNX successor wants numpy below 2: an environment of its own is made for it, and
 where that fails its rows say why.
@@ -335,29 +336,40 @@ def show(cell: Cell, rows: list[dict[str, Any]]) -> None:
     print(f"  both faster and more accurate than ours: {', '.join(beaten_by(rows)) or 'none'}")
 
 
-def summary(cells: list[dict[str, Any]]) -> None:
-    """Mean and spread over the draws."""
+def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over the draws; prints them too."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for cell in cells:
         for row in cell["rows"]:
             if "error" not in row:
                 groups.setdefault((cell["model"], cell["device"], row["method"]), []).append(row)
     print("\nover the draws: accuracy mean (lowest..highest), speed against float")
+    found = []
     for (model, device, method), rows in groups.items():
         accuracy, speed = ([row[key] for row in rows] for key in ("accuracy", "speed"))
         print(
             f"  {model:20s} {device:15s} {method:42s} {np.mean(accuracy):.4f} "
             f"({min(accuracy):.4f}..{max(accuracy):.4f})  {np.mean(speed):.2f}x"
         )
+        found.append({
+            "model": model, "device": device, "method": method, "draws": len(rows),
+            "accuracy": float(np.mean(accuracy)), "lowest": min(accuracy), "highest": max(accuracy),
+            "speed": float(np.mean(speed)), "size_mb": float(np.mean([r["size_bytes"] for r in rows])) / 1e6,
+            "beats_ours_in_both": sum(method in beaten_by(c["rows"]) for c in cells
+                                      if (c["model"], c["device"]) == (model, device)),
+        })  # fmt: skip
+    return found
 
 
-STAGES = ("peers", "ours", "accuracy", "latency")
+STAGES = ("peers", "ours", "accuracy", "latency", "table")
 
 
 def run_cell(cell: Cell, stage: str | None) -> dict[str, Any] | None:
     """Does a stage of a cell; without one all of them, and returns the cell's result."""
     finished = cell.folder / cell.device / "rows.json"
     if not finished.is_file():
+        if stage == "table":
+            return None
         if stage in (None, "peers"):
             make_peers(cell)
         if stage in (None, "ours"):
@@ -411,12 +423,12 @@ def main() -> int:
     kept = scratch or options.json.with_suffix(".cells")
     found = [run_cell(cell, options.stage) for cell in cells_of(options, kept)]
     cells = [cell for cell in found if cell is not None]
-    if options.stage is not None:
+    if options.stage not in (None, "table"):
         return 0
-    summary(cells)
+    rows = summary(cells)
     if options.json:
         environment = provenance("onnx", "onnxruntime", "openvino", "nncf", "numpy")
-        text = json.dumps({"environment": environment, "cells": cells}, indent=1)
+        text = json.dumps({"environment": environment, "summary": rows, "cells": cells}, indent=1)
         options.json.write_text(text + "\n")
     return 0
 

@@ -50,6 +50,8 @@ FINAL_SECONDS = 90.0  # after which another look is not begun; what is undecided
 AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
 MUCH_NEARER = 0.6  # a slower scheme is looked at further where its distance is below this factor
 WORTH_IT = 0.98  # a correction must bring outputs this much nearer
+SATURATION_SECONDS = 0.2  # of the float model's time, for each integer type
+FEWEST_SATURATION = 2  # samples
 SENSITIVITY_SECONDS = 20.0  # of the float model's time, for all segments
 FEWEST_SENSITIVE, MOST_SENSITIVE = 4, 24  # samples
 FEWEST_SEGMENTS = 3
@@ -139,10 +141,11 @@ class Explorer:
 
     def saturation(self, candidates: Sequence[Candidate]) -> list[str]:
         """Sentences about types whose kernels here compute something else than the operators mean."""
-        few = self.screening.subset(np.arange(min(SAMPLES, len(self.screening))))
-        found = []
+        affordable = int(1e3 * SATURATION_SECONDS / self.float_latency_ms)
+        count = min(max(affordable, FEWEST_SATURATION), SAMPLES, len(self.screening))
+        few, found = self.screening.subset(np.arange(count)), []
         for candidate in candidates:
-            if candidate.screened is None:
+            if candidate.screened is None or not candidate.scheme.is_own or candidate.scheme.float_layers:
                 continue
             meant = defined_distance(self.quantizer.original, candidate.path, few)
             candidate.defined_distance = meant
