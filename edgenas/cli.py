@@ -276,7 +276,10 @@ def device_stop(device_id: str) -> Any:
 @click.option("--model", multiple=True, type=EXISTING, help="An ONNX model to measure; may be repeated.")
 @click.option("--precision", type=_Listed("fp32", "int8"), default="fp32,int8", show_default=True)
 @click.option(
-    "--time-limit", "time_limit_s", type=DURATION, help="Stop measuring after this long, such as 10m."
+    "--time-limit",
+    "time_limit_s",
+    type=DURATION,
+    help="Stop measuring after this long, such as 20m; a default profile stops after 10m.",
 )
 @threads_option
 @seed_option

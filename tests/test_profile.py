@@ -20,7 +20,7 @@ from edgenas.latency_tables.integrity import verify
 from edgenas.latency_tables.operator_tour import STOPS
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.pipeline import profile_plan
-from edgenas.pipeline.profile import profile
+from edgenas.pipeline.profile import Measuring, profile
 from edgenas.pipeline.profile_plan import (
     Target,
     interleaved,
@@ -37,7 +37,7 @@ CODE = """
 import sys
 from edgenas.latency_tables.operator_tour import STOPS
 from edgenas.pipeline import profile_plan
-from edgenas.pipeline.profile import profile
+from edgenas.pipeline.profile import Measuring, profile
 from edgenas.workspace import Workspace
 profile_plan._PICKED = profile_plan._FITTED = {"fp32": 12, "int8": 12}
 profile(
@@ -192,3 +192,19 @@ def _wait_for_rows(workspace: Workspace, count: int, process: subprocess.Popen[b
             if workspace.table_path("local").exists() and sum(rows(workspace).values()) >= count:
                 return
         time.sleep(0.1)
+
+
+def test_a_default_profile_ends_by_itself_and_goes_on_from_there(
+    tmp_path: Path, small_plans: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def over(measuring: Measuring) -> bool:
+        assert measuring.end is not None  # nobody asked for a limit
+        return measuring.measured >= 10
+
+    monkeypatch.setattr(Measuring, "_time_is_up", over)
+    workspace = Workspace(tmp_path)
+    first, again = (
+        profile(device="local", precision=("fp32",), threads=1, workspace=workspace) for _ in range(2)
+    )
+    assert first.measured_networks == again.measured_networks == again.reused_networks == 10
+    assert first.cells[0].space == "kernels"

@@ -42,7 +42,8 @@ _VIRTUAL_PASSES = 1  # a clock that counts instructions does not drift
 _REPEATED, _REPEATABLE = 60, 0.012  # networks, and what nine in ten passes differ by, that end the second
 _DISTURBED = 0.03  # passes that differ by more are followed by another one
 _BATCH = 10
-_TRACE_RUNS = 40
+_TRACE_RUNS, _FEWEST_TRACE_RUNS, _TRACE_MS = 40, 10, 400.0  # a slow network is not traced so often
+_DEFAULT_LIMIT_S = 600.0
 _ROUNDS = {"min_rounds": 6, "max_rounds": 20}
 
 
@@ -64,7 +65,8 @@ def profile(
         space: search spaces to cover. Without spaces and models the default spaces are measured.
         model: ONNX files to measure as they are.
         precision: which precisions of the spaces to measure.
-        time_limit_s: stops measuring after this long; what was measured counts.
+        time_limit_s: stops measuring after this long; what was measured counts. When None, a profile
+            without spaces and models stops after ten minutes, and everything else when it is done.
         threads: threads to run with; the device's own number when None.
         seed: decides which networks of a space are measured.
         workspace: where tables and device profiles are; the current folder when None.
@@ -88,7 +90,8 @@ def profile(
         target = Target.of(agent.environment, device_profile.int8_scheme)
         plan = make_plan(tuple(space), models, tuple(dict.fromkeys(precision)), target, seed)
         table.begin_run(f"profile {device} {' '.join([*space, *map(str, model)])}".strip())
-        end = None if time_limit_s is None else started + time_limit_s
+        limit_s = time_limit_s or (None if space or model else _DEFAULT_LIMIT_S)
+        end = None if limit_s is None else started + limit_s
         measuring = Measuring(agent, table, threads or agent.threads, end, np.random.default_rng(seed))
         measuring.measure(plan)
         return _result(measuring, plan, elapsed_s=time.monotonic() - started)
@@ -248,11 +251,15 @@ class Measuring:
         if latency.statistics is not None:
             self._latency_ms[latency.model_sha256, number] = latency.statistics.latency_ms
 
+    def _trace_runs(self, sha: str) -> int:
+        latency_ms = self._latency_ms.get((sha, 0), 0.0)
+        return max(_FEWEST_TRACE_RUNS, min(_TRACE_RUNS, int(_TRACE_MS / max(latency_ms, 1.0))))
+
     def _trace(self, sha: str, network: PlannedNetwork) -> None:
         """Times the kernels in place; of a held-out network only its structure is looked at."""
         if sha in self._traced:
             return
-        runs = 1 if network.role == "held-out" else _TRACE_RUNS
+        runs = 1 if network.role == "held-out" else self._trace_runs(sha)
         try:
             trace = self.agent.trace(sha, threads=self.threads, runs=runs)
         except MeasurementError as error:
