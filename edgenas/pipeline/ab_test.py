@@ -29,7 +29,7 @@ PASSES, FEWEST_PASSES, MOST_PASSES = 4, 3, 12  # judged every four, while undeci
 VIRTUAL_PASSES = 2  # an instruction count repeats itself
 TAIL_PASSES = 6  # a pass has one value of a quantile, and as many as its rounds of the repeatable latency
 ROUNDS, LEAST_ROUNDS = 12, 4
-PASS_S, LONGEST_S = 6.0, 25.0
+PASS_S, LONGEST_S = 6.0, 20.0
 P99_RUNS = 100
 CALIBRATION_ROUNDS = (3, 8)
 RESAMPLES = 2000
@@ -84,7 +84,7 @@ def compare_latency(
 ) -> dict[Statistic, Tested]:
     """New against old, and the slowed copy of new against new, by each statistic.
 
-    Measures until all of them are decided, for at most twelve passes or about 25 s.
+    Measures until all of them are decided, for at most twelve passes or about 20 s.
 
     Args:
         allowed: the share by which new may be slower; the control is slowed by twice that.

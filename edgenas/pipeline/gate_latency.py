@@ -22,7 +22,7 @@ from edgenas.records import Characterisation, CheckFinding, Environment, Latency
 
 MEMORY_FLOOR_BYTES = 8 << 20
 RUNS, FEWEST_RUNS, FEWEST_RUNS_BEFORE = 200, 100, 10
-TODAY_S, BEFORE_S = 20.0, 5.0  # what runs of a slow model may take; the fewest are made in any case
+TODAY_S, BEFORE_S = 15.0, 3.0  # what runs of a slow model may take; the fewest are made in any case
 TAIL_PROCESSES = 3  # a quantile that is limited is known as well as fresh processes agree on it
 QUANTILES: tuple[Statistic, ...] = ("p50", "p90", "p99")
 
