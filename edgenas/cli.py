@@ -1,4 +1,4 @@
-"""The command line: parse, call one stage, print, exit. Nothing else imports click.
+"""The command line: parse, call one stage, print, exit. Nothing but it and its options imports click.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or
 configuration, 3 a gate or budget was not met.
@@ -16,125 +16,29 @@ from typing import Any
 import click
 
 from edgenas import __version__
-from edgenas.errors import BudgetNotMetError, EdgeNASError, UsageError
-
-PROGRAM_FLAGS = {
-    "as_json": ("--json", "Print the result as JSON on stdout."),
-    "quiet": ("--quiet", "Show no progress and no messages."),
-    "debug": ("--debug", "Show a traceback where something fails."),
-}
-Command = Callable[..., Any]
-
-
-class _Flags:
-    """The program's own flags, wherever on the line they stood."""
-
-    def __init__(self) -> None:
-        self.values = dict.fromkeys(PROGRAM_FLAGS, False)
-
-
-_FLAGS = _Flags()
-
-
-def _program_flags(command: Command) -> Command:
-    """Accepts the program's flags on this command; they are noted, never passed on."""
-
-    def note(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
-        def callback(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-            _FLAGS.values[name] = _FLAGS.values[name] or value
-
-        return callback
-
-    for name, (flag, text) in PROGRAM_FLAGS.items():
-        # Eager: the flags must be known before any other option can fail.
-        command = click.option(
-            flag, name, is_flag=True, expose_value=False, callback=note(name), is_eager=True, help=text
-        )(command)
-    return command
-
-
-class _Positive(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
-    """A number above 0 of some unit."""
-
-    def __init__(self, name: str, unit: str) -> None:
-        self.name, self.unit = name, unit
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"'{value}' is not a number of {self.unit}", param, ctx)
-        if not 0 < number < float("inf"):
-            self.fail(f"{value} must be above 0", param, ctx)
-        return number
-
-
-class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
-    name = "duration"
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012 - click declares it on the instance
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        number, unit = (value[:-1], value[-1]) if value[-1:] in self.units else (value, "s")
-        try:
-            seconds = float(number) * self.units[unit]
-        except ValueError:
-            self.fail(f"'{value}' is not a duration such as 90s, 10m, 1h or 30d", param, ctx)
-        if seconds <= 0:
-            self.fail(f"'{value}' must be above 0", param, ctx)
-        return seconds
-
-
-class _Listed(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
-    """Values with commas between them."""
-
-    name = "list"
-
-    def __init__(self, *allowed: str) -> None:
-        self.allowed = allowed
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        items = tuple(item.strip() for item in str(value).split(",") if item.strip())
-        unknown = [item for item in items if item not in self.allowed]
-        if unknown or not items:
-            self.fail(f"'{value}': choose from {', '.join(self.allowed)}", param, ctx)
-        return items
-
-
-MS, DURATION, EXISTING = _Positive("ms", "milliseconds"), _Duration(), click.Path(path_type=Path)
-MB, COUNT = _Positive("mb", "megabytes"), _Positive("number", "operations or weights")
-device_option = click.option("--device", metavar="ID", help="The device; see `edgenas device list`.")
-threads_option = click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Threads to run with (default: the device's)."
+from edgenas.cli_options import (
+    COUNT,
+    DURATION,
+    EXISTING,
+    FLAGS,
+    MB,
+    MS,
+    Command,
+    Listed,
+    device_option,
+    gate_limits,
+    output_option,
+    preprocessing_options,
+    program_flags,
+    seed_option,
+    threads_option,
 )
-seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-output_option = click.option("--output", type=EXISTING, help="Where to write the result.")
-
-
-def _preprocessing_options(command: Command) -> Command:
-    options = (
-        click.option("--mean", metavar="R,G,B", help="Mean in (x / scale - mean) / std."),
-        click.option("--std", metavar="R,G,B", help="Standard deviation in (x / scale - mean) / std."),
-        click.option("--scale", type=float, help="Scale in (x / scale - mean) / std."),
-        click.option("--input-size", metavar="HxW", help="Input size where the model does not fix it."),
-        click.option("--resize", type=click.Choice(["squash", "crop"])),
-        click.option("--layout", type=click.Choice(["NCHW", "NHWC"])),
-        click.option("--channels", type=click.Choice(["rgb", "bgr", "gray"])),
-        click.option("--labels", type=EXISTING, help="labels.csv for a flat image folder."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+from edgenas.errors import BudgetNotMetError, EdgeNASError, UsageError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="edgenas")
-@_program_flags
+@program_flags
 def cli() -> None:
     """Search, quantize and validate ONNX models under a latency budget that your device measured.
 
@@ -146,13 +50,13 @@ def cli() -> None:
 
 def _command(group: click.Group, name: str | None = None) -> Callable[[Command], click.Command]:
     def register(function: Command) -> click.Command:
-        return group.command(name or function.__name__.strip("_").replace("_", "-"))(_program_flags(function))
+        return group.command(name or function.__name__.strip("_").replace("_", "-"))(program_flags(function))
 
     return register
 
 
 @cli.group()
-@_program_flags
+@program_flags
 def device() -> None:
     """Devices: list, show and check them.
 
@@ -274,7 +178,7 @@ def device_stop(device_id: str) -> Any:
 @click.option("--device", metavar="ID", multiple=True, help="The device; several are measured side by side.")
 @click.option("--space", multiple=True, help="A search space to cover; may be repeated.")
 @click.option("--model", multiple=True, type=EXISTING, help="An ONNX model to measure; may be repeated.")
-@click.option("--precision", type=_Listed("fp32", "int8"), default="fp32,int8", show_default=True)
+@click.option("--precision", type=Listed("fp32", "int8"), default="fp32,int8", show_default=True)
 @click.option(
     "--time-limit",
     "time_limit_s",
@@ -299,7 +203,7 @@ def profile(device: tuple[str, ...], **options: Any) -> Any:
 
 
 @cli.group()
-@_program_flags
+@program_flags
 def table() -> None:
     """Latency tables: look into them, copy, compare and verify them.
 
@@ -545,7 +449,7 @@ def search(**options: Any) -> Any:
 @output_option
 @threads_option
 @seed_option
-@_preprocessing_options
+@preprocessing_options
 def quantize(**options: Any) -> Any:
     """Find the best int8 model for a device, by measurement.
 
@@ -567,7 +471,7 @@ def quantize(**options: Any) -> Any:
 @click.option("--size-mb", type=float, help="Size limit in MB.")
 @click.option("--max-drop", type=float, help="Largest accuracy loss against the reference, as a ratio.")
 @threads_option
-@_preprocessing_options
+@preprocessing_options
 def validate(**options: Any) -> Any:
     """Measure a model on the device and judge it against limits.
 
@@ -580,33 +484,6 @@ def validate(**options: Any) -> Any:
     return stage(**options)
 
 
-def _gate_limits(command: Command) -> Command:
-    options = (
-        click.option("--latency-ms", type=MS, help="Latency that no model may exceed."),
-        click.option(
-            "--latency-statistic",
-            type=click.Choice(["repeatable", "p50", "p90", "p99"]),
-            help="What --latency-ms limits (default: the repeatable latency).",
-        ),
-        click.option("--size-mb", type=float, help="Size in MB that no model may exceed."),
-        click.option("--memory-mb", type=float, help="Peak memory in MB that no model may exceed."),
-        click.option("--min-accuracy", type=float, help="Accuracy that no model may miss, as a ratio."),
-        click.option("--max-slower", type=float, help="Share of latency that may be added (default: 0.03)."),
-        click.option("--max-larger", type=float, help="Share of size that may be added (default: 0.01)."),
-        click.option("--max-more-memory", type=float, help="Share of memory to be added (default: 0.10)."),
-        click.option("--max-drop", type=float, help="Accuracy that may be lost, as a ratio (default: 0.01)."),
-        click.option(
-            "--tolerate",
-            multiple=True,
-            type=click.Choice(["inconclusive", "incomparable"]),
-            help="A verdict that exits with 0, too; may be repeated.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 @_command(cli)
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @click.option("--baseline", type=EXISTING, required=True, help="The committed baseline, a JSON file.")
@@ -614,7 +491,7 @@ def _gate_limits(command: Command) -> Command:
 @click.option("--table", type=EXISTING, help="Predict from this exported table; no device is used.")
 @click.option("--update", is_flag=True, help="Accept the models as the new baseline.")
 @click.option("--data", help="Labelled images, to judge accuracy too.")
-@_gate_limits
+@gate_limits
 @click.option("--markdown", "markdown_to", type=EXISTING, help="Write a summary for a pull request.")
 @click.option("--junit", "junit_to", type=EXISTING, help="Write JUnit XML.")
 @click.option("--json-file", "json_to", type=EXISTING, help="Write the result as JSON.")
@@ -638,7 +515,7 @@ def check(**options: Any) -> Any:
 
 
 @cli.group()
-@_program_flags
+@program_flags
 def ci() -> None:
     """The gate in a repository's CI.
 
@@ -750,7 +627,7 @@ def clean(**options: Any) -> Any:
 def _emit(result: object) -> None:
     if result is None:
         return
-    if not _FLAGS.values["as_json"]:
+    if not FLAGS.values["as_json"]:
         from edgenas.console import show
 
         show(result)
@@ -762,11 +639,11 @@ def _emit(result: object) -> None:
 
 
 def _fail(error: EdgeNASError) -> int:
-    if _FLAGS.values["debug"]:
+    if FLAGS.values["debug"]:
         import traceback
 
         traceback.print_exception(error)
-    if _FLAGS.values["as_json"]:
+    if FLAGS.values["as_json"]:
         click.echo(json.dumps({"error": error.as_dict()}))
     else:
         from edgenas.console import show_error
@@ -786,7 +663,7 @@ def _exit_code(result: object) -> int:
 
 
 def _usage_error(error: click.ClickException) -> int:
-    if _FLAGS.values["as_json"]:
+    if FLAGS.values["as_json"]:
         failed = UsageError(error.format_message(), hint="edgenas --help")
         click.echo(json.dumps({"error": failed.as_dict()}))
     else:
@@ -803,11 +680,11 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     from edgenas.console import Terminal
     from edgenas.progress import watched_by
 
-    _FLAGS.__init__()  # type: ignore[misc]
+    FLAGS.clear()
     # Before click parses, because an error in parsing must already be shown as asked.
-    _FLAGS.values["as_json"] = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    FLAGS.values["as_json"] = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
-        with watched_by(Terminal(quiet=lambda: _FLAGS.values["quiet"])):
+        with watched_by(Terminal(quiet=lambda: FLAGS.values["quiet"])):
             result = cli.main(args=arguments, prog_name="edgenas", standalone_mode=False)
             if isinstance(result, int):  # click's own exit, such as after --help
                 return result
