@@ -330,7 +330,7 @@ def predict(**options: Any) -> Any:
 
 @_command(cli)
 @click.option("--space", required=True, help="The search space.")
-@click.option("--data", required=True, help="An image folder, .npz, IDX folder or a named set.")
+@click.option("--data", required=True, help="An image folder, .npz, IDX folder, .tsv of texts, named set.")
 @click.option("--folder", type=EXISTING, help="Where checkpoints go (default: runs/train-SPACE-DATA).")
 @click.option("--epochs", type=click.IntRange(1), help="Train this many epochs.")
 @click.option("--cpu-seconds", type=float, help="Train for this much CPU time.")
@@ -559,7 +559,7 @@ def report(run: Path | None, table: str | None, checks: Path | None, output: Pat
 @_command(cli)
 @device_option
 @click.option("--latency-ms", type=MS, required=True, help="The hard limit.")
-@click.option("--data", required=True, help="An image folder, .npz, IDX folder or a named set.")
+@click.option("--data", required=True, help="An image folder, .npz, IDX folder, .tsv of texts, named set.")
 @click.option("--space", help="The search space (default: by image size).")
 @click.option("--name", help="The folder under runs/ (default: from data, device and limit).")
 @click.option("--train-seconds", type=float, help="CPU seconds of supernet training.")

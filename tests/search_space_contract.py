@@ -27,10 +27,14 @@ def outputs_of(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"input": images})[0]
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
 def images_for(network: Network, n: int = 2) -> np.ndarray:
+    """Images, or texts as token numbers."""
+    if network.vocabulary:
+        tokens = (n, network.input_shape[-1])
+        return np.random.default_rng(7).integers(0, network.vocabulary, tokens)
     return np.random.default_rng(7).normal(size=(n, *network.input_shape)).astype(np.float32)
 
 
@@ -126,7 +130,7 @@ class SearchSpaceContract:
             images = images_for(network)
             with torch.no_grad():
                 module.train()
-                module(torch.from_numpy(images).repeat(4, 1, 1, 1))  # batch norms leave their start
+                module(torch.from_numpy(np.repeat(images, 4, axis=0)))  # batch norms leave their start
                 expected = module.eval()(torch.from_numpy(images)).numpy()
             weights = folded_weights(module, network)
             model = build_onnx(network, weights=weights, batch=None, precision=False)
@@ -151,8 +155,14 @@ def macs_in(model: onnx.ModelProto) -> int:
     shapes = {item.name: list(item.dims) for item in model.graph.initializer}
     values = [*model.graph.value_info, *model.graph.output]
     outputs = {value.name: [item.dim_value for item in value.type.tensor_type.shape.dim] for value in values}
-    return sum(
+    weighted = sum(
         int(np.prod(outputs[node.output[0]]) * np.prod(shapes[node.input[1]][1:]))
         for node in model.graph.node
         if node.op_type in {"Conv", "Gemm"}
     )
+    products = sum(
+        int(np.prod(outputs[node.output[0]]) * outputs[node.input[0]][-1])
+        for node in model.graph.node
+        if node.op_type == "MatMul"
+    )
+    return weighted + products

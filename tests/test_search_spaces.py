@@ -73,6 +73,12 @@ class TestNASBenchMacro(SearchSpaceContract):
         return get_space("nasbench-macro")
 
 
+class TestTextEncoder(SearchSpaceContract):
+    @pytest.fixture
+    def space(self) -> SearchSpace:
+        return get_space("text-encoder", classes=3)
+
+
 class TestTomlSpace(SearchSpaceContract):
     @pytest.fixture
     def space(self, tmp_path: Path) -> SearchSpace:

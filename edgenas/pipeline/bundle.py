@@ -15,6 +15,7 @@ import msgspec
 import edgenas
 from edgenas.datasets import Preprocessing
 from edgenas.datasets import infer as infer_script
+from edgenas.datasets import infer_text as infer_text_script
 from edgenas.errors import ArtifactError
 from edgenas.files import file_sha256, replaced, write_atomically
 from edgenas.records import BundleFile, Environment, Record, ValidateResult, Verdict
@@ -47,6 +48,7 @@ class Manifest(Record):
     """What the bundle is, where its numbers were measured and how it came to be.
 
     ``limits`` are what was asked, ``models`` what came out; ``files`` are all files but this one.
+    ``preprocessing`` is None for models of texts, whose metadata hold the vocabulary.
     """
 
     schema_version: int
@@ -62,7 +64,7 @@ class Manifest(Record):
     limits: dict[str, float]
     models: tuple[BundleModel, ...]
     labels: tuple[str, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     space: str
     candidate: dict[str, Any]
     seeds: dict[str, int]
@@ -80,7 +82,7 @@ def write_bundle(
     validated: Mapping[str, ValidateResult],
     scheme: str,
     limits: Mapping[str, float],
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     labels: Sequence[str],
     space: str,
     candidate: Mapping[str, Any],
@@ -93,6 +95,7 @@ def write_bundle(
         model: the winner; ``int8_model`` is the best int8 one (None where no scheme worked).
         validated: ``model.onnx``, ``model-int8.onnx`` and ``model-fp32.onnx`` as the device ran
             them; the first one is needed, its verdict and environment are the bundle's.
+        preprocessing: how images become the input; None for texts.
         limits: what was asked, such as ``{"latency_ms": 20.0}``.
         data: what it was trained on, such as ``{"name": "digits", "sha256": ...}``.
 
@@ -103,7 +106,8 @@ def write_bundle(
     Raises:
         ArtifactError: a model to be copied is missing.
     """
-    files = _placed(folder, {MODEL: model, FP32_MODEL: fp32_model, INT8_MODEL: int8_model})
+    script = Path(infer_text_script.__file__ if preprocessing is None else infer_script.__file__)
+    files = _placed(folder, {MODEL: model, FP32_MODEL: fp32_model, INT8_MODEL: int8_model, INFER: script})
     winner = validated[MODEL]
     manifest = Manifest(
         schema_version=MANIFEST_VERSION,
@@ -210,10 +214,9 @@ def _model(file: BundleFile, validated: ValidateResult) -> BundleModel:
     )
 
 
-def _placed(folder: Path, models: Mapping[str, Path | None]) -> tuple[BundleFile, ...]:
+def _placed(folder: Path, wanted: Mapping[str, Path | None]) -> tuple[BundleFile, ...]:
     """Copies what there is into ``folder``; a report that stands there belongs to it."""
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {**models, INFER: Path(infer_script.__file__)}
     for target, source in wanted.items():
         if source is not None:
             _place(source, folder / target)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenas.datasets import Dataset, Preprocessing, default_preprocessing, preprocessing_metadata
+from edgenas.datasets.texts import TextDataset
+from edgenas.datasets.tokenizer import text_metadata
 from edgenas.files import write_atomically
 from edgenas.records import TrainResult
 from edgenas.search_spaces import SearchSpace, build_onnx
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 def train_winner(
     candidate: Mapping[str, Any],
     space: SearchSpace,
-    dataset: Dataset,
+    dataset: Dataset | TextDataset,
     *,
     checkpoint: Path,
     output: Path,
@@ -47,7 +49,7 @@ def train_winner(
     from edgenas.training.budget import Budget
     from edgenas.training.compute import prepare
     from edgenas.training.compute import torch_device as chosen_device
-    from edgenas.training.data import TrainingData
+    from edgenas.training.loading import source_of
     from edgenas.training.networks import train_network
     from edgenas.training.supernets import load_supernet
 
@@ -56,8 +58,8 @@ def train_winner(
     genome = space.genome_of(candidate)
     network = space.network(genome)
     _, height, width = network.input_shape
-    largest = space.network(space.largest()).input_shape
-    data = TrainingData(dataset, seed=seed, size=largest[1:], device=device)
+    source = source_of(dataset)
+    data = source.examples(space, seed=seed, device=device)
     supernet = load_supernet(checkpoint, device=device, space=space)
     teacher = _largest(supernet, data)
     supernet.set_active(genome)
@@ -70,15 +72,31 @@ def train_winner(
         seed=seed,
         state=supernet.subnet_state(),
         teacher=teacher,
+        recipe=source.recipe,
     )
-    metadata = preprocessing_metadata(input_preprocessing(dataset, space, candidate), dataset.class_names)
+    metadata = _metadata(dataset, space, candidate)
     model = build_onnx(network, weights=trained.weights, precision=False, metadata=metadata)
     write_atomically(output, model.SerializeToString())
     return trained.result
 
 
-def input_preprocessing(dataset: Dataset, space: SearchSpace, candidate: Mapping[str, Any]) -> Preprocessing:
-    """How images become the candidate's input: as in training, at its own resolution."""
+def _metadata(
+    dataset: Dataset | TextDataset, space: SearchSpace, candidate: Mapping[str, Any]
+) -> dict[str, str]:
+    """What a model's metadata say about its inputs and classes."""
+    preprocessing = input_preprocessing(dataset, space, candidate)
+    if isinstance(dataset, TextDataset):
+        return text_metadata(dataset.tokenizer, dataset.class_names)
+    assert preprocessing is not None, "images have one"
+    return preprocessing_metadata(preprocessing, dataset.class_names)
+
+
+def input_preprocessing(
+    dataset: Dataset | TextDataset, space: SearchSpace, candidate: Mapping[str, Any]
+) -> Preprocessing | None:
+    """How images become the candidate's input: as in training, at its own resolution; None for texts."""
+    if isinstance(dataset, TextDataset):
+        return None
     _, height, _ = space.network(space.genome_of(candidate)).input_shape
     return default_preprocessing(dataset, height)
 

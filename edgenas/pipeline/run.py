@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edgenas.datasets import Dataset, load_dataset
+from edgenas.datasets.texts import TextDataset, is_text, load_texts
 from edgenas.device_profiles import load_profile
 from edgenas.errors import BudgetNotMetError, UnknownKernelsError
 from edgenas.files import file_sha256
@@ -43,6 +44,7 @@ from edgenas.records import (
     ValidateResult,
 )
 from edgenas.search_spaces import SearchSpace, default_space, get_space
+from edgenas.search_spaces.text_encoder import VOCABULARY, TextEncoder
 from edgenas.workspace import Workspace
 
 # CPU seconds that networks of CIFAR's size need to be worth comparing; larger images need more.
@@ -84,7 +86,7 @@ def run(
 
     Args:
         latency_ms: the hard limit on the device, batch 1.
-        data: a labelled image set; its test part is used once, at the end.
+        data: labelled images or texts; their test part is used once, at the end.
         device: the device; the workspace's default when omitted.
         space: the search space; by image size when omitted.
         name: the folder; made from data, device and limit when omitted.
@@ -102,7 +104,7 @@ def run(
             only measurements miss it, the bundle is made all the same and its verdict is ``fail``.
     """
     workspace = workspace or Workspace()
-    dataset = load_dataset(data)
+    dataset = load_texts(data, vocabulary=VOCABULARY) if is_text(data) else load_dataset(data)
     device = workspace.device_or_default(device)
     load_profile(device, workspace)
     settings = RunSettings(
@@ -110,7 +112,7 @@ def run(
         device=device,
         latency_ms=latency_ms,
         data=data,
-        space=space or default_space(min(dataset.image_shape[:2])),
+        space=space or _default_space(dataset),
         train_seconds=train_seconds or TRAIN_SECONDS,
         final_seconds=final_seconds or FINAL_SECONDS,
         evaluations=evaluations or EVALUATIONS,
@@ -119,6 +121,12 @@ def run(
         seed=seed,
     )
     return _Run(settings, dataset, workspace).result()
+
+
+def _default_space(dataset: Dataset | TextDataset) -> str:
+    return (
+        TextEncoder.name if isinstance(dataset, TextDataset) else default_space(min(dataset.image_shape[:2]))
+    )
 
 
 def profile_stage(
@@ -152,7 +160,7 @@ def profile_stage(
 class _Run:
     """The stages of one run, each with the inputs that it depends on."""
 
-    def __init__(self, settings: RunSettings, dataset: Dataset, workspace: Workspace) -> None:
+    def __init__(self, settings: RunSettings, dataset: Dataset | TextDataset, workspace: Workspace) -> None:
         self.settings, self.dataset, self.workspace = settings, dataset, workspace
         self.folder = RunFolder(workspace.runs / settings.name)
         self.work = self.folder.path / "work"

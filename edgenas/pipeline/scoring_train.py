@@ -18,15 +18,11 @@ def train_scoring(request: ScoringRequest) -> Scoring:
     if request.data is None:
         raise UsageError("the accuracy source 'train' needs data to train on", hint="add --data")
     epochs = _epochs(request.detail)
-    from edgenas.datasets import load_dataset
-    from edgenas.search_spaces import default_space, get_space
     from edgenas.training.from_scratch import TrainingAccuracy
 
-    dataset = load_dataset(request.data)
-    name = request.space or default_space(min(dataset.image_shape[:2]))
     source = TrainingAccuracy(
-        get_space(name, classes=len(dataset.class_names)),
         request.data,
+        space=request.space,
         epochs=epochs,
         folder=request.folder,
         seed=request.seed,

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from edgenas.datasets import load_dataset
+from edgenas.datasets.texts import is_text
 from edgenas.records import TrainResult
 from edgenas.search_spaces import get_space
 from edgenas.workspace import Workspace
@@ -28,7 +29,7 @@ def train(
 
     Args:
         space: the search space.
-        data: a labelled image set; its test part is not touched.
+        data: labelled images or texts; their test part is not touched.
         folder: where the checkpoint goes; ``runs/train-SPACE-DATA`` when omitted.
         epochs: how long to train, or
         cpu_seconds: how long in CPU time of all threads; 1,200 s when neither is given.
@@ -41,20 +42,24 @@ def train(
         DataError: the data cannot be used.
         UsageError: a budget that is not one positive number, or no such torch device.
     """
-    dataset = load_dataset(data)
-    searched = get_space(space, classes=len(dataset.class_names))
+    if not is_text(data):  # torch takes seconds to load: wrong names are told before
+        get_space(space, classes=len(load_dataset(data).class_names))
 
-    from edgenas import training  # torch takes seconds to load: wrong names are told before
+    from edgenas import training
+    from edgenas.training.loading import load_source, load_space
 
     budget = training.Budget(
         epochs=epochs,
         cpu_seconds=DEFAULT_CPU_SECONDS if epochs is None and cpu_seconds is None else cpu_seconds,
     )
+    source = load_source(data)
+    searched = load_space(space, source)
     device = training.torch_device(torch_device)
     training.prepare(device)
-    _, height, width = searched.network(searched.largest()).input_shape
-    images = training.TrainingData(dataset, seed=seed, size=(height, width), device=device)
-    default = (workspace or Workspace()).runs / f"train-{searched.name}-{dataset.name}"
+    examples = source.examples(searched, seed=seed, device=device)
+    default = (workspace or Workspace()).runs / f"train-{searched.name}-{source.dataset.name}"
     where = Path(folder) if folder is not None else default
-    _, result = training.train_supernet(searched, images, folder=where, budget=budget, seed=seed)
+    _, result = training.train_supernet(
+        searched, examples, folder=where, budget=budget, seed=seed, recipe=source.recipe
+    )
     return result

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgenas.training.from_scratch import Training, TrainingAccuracy
 
 STUDY = "study.db"
+_GENE = "gene:"
 _RANDOM_TRIALS = 12
 _FIELDS = ("learning_rate", "weight_decay", "batch_size", "label_smoothing")
 _AUGMENTATIONS = ("crop_share", "cutout_share", "mixup_alpha")
@@ -96,18 +97,27 @@ class TuningLoop:
     def _all_distributions(self) -> dict[str, Any]:
         kinds = self._optuna.distributions
         genes = {
-            f"gene:{choice.name}": kinds.CategoricalDistribution(tuple(range(len(choice.options))))
+            f"{_GENE}{choice.name}": kinds.CategoricalDistribution(tuple(range(len(choice.options))))
             for choice in self._space.choices
         }
-        return genes | {
-            "learning_rate": kinds.FloatDistribution(0.01, 0.4, log=True),
-            "weight_decay": kinds.FloatDistribution(1e-5, 5e-3, log=True),
+        rate, decay = self._source.recipe.learning_rate, self._source.recipe.weight_decay
+        training = {
+            "learning_rate": kinds.FloatDistribution(rate / 10, rate * 4, log=True),
+            "weight_decay": kinds.FloatDistribution(decay / 50, decay * 10, log=True),
             "batch_size": kinds.CategoricalDistribution((32, 64, 128)),
             "label_smoothing": kinds.FloatDistribution(0.0, 0.2),
-            "crop_share": kinds.FloatDistribution(0.0, 0.2),
-            "cutout_share": kinds.FloatDistribution(0.0, 0.5),
-            "mixup_alpha": kinds.FloatDistribution(0.0, 0.4),
         }
+        if self._source.augmentation is None:
+            return genes | training
+        return (
+            genes
+            | training
+            | {
+                "crop_share": kinds.FloatDistribution(0.0, 0.2),
+                "cutout_share": kinds.FloatDistribution(0.0, 0.5),
+                "mixup_alpha": kinds.FloatDistribution(0.0, 0.4),
+            }
+        )
 
     def _running(self) -> Any:
         """The trial that a kill interrupted, if any."""
@@ -153,13 +163,13 @@ class TuningLoop:
         usual = self._source.training(
             self._space.network(self._genome(trial.params)), self._folder / f"trial-{trial.number}"
         )
-        recipe = {name: trial.params[name] for name in _FIELDS}
-        augmentation = {name: trial.params[name] for name in _AUGMENTATIONS}
-        return msgspec.structs.replace(
-            usual,
-            recipe=msgspec.structs.replace(usual.recipe, **recipe),
-            augmentation=msgspec.structs.replace(self._source.augmentation, **augmentation),
-        )
+        recipe = msgspec.structs.replace(usual.recipe, **{name: trial.params[name] for name in _FIELDS})
+        augmentation = self._source.augmentation
+        if augmentation is not None:
+            augmentation = msgspec.structs.replace(
+                augmentation, **{name: trial.params[name] for name in _AUGMENTATIONS}
+            )
+        return msgspec.structs.replace(usual, recipe=recipe, augmentation=augmentation)
 
     def _take_in(self) -> None:
         """The finished trials as rows of a history."""
@@ -167,7 +177,8 @@ class TuningLoop:
         trials = self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
         self._history = History(len(self._space.choices), 1)
         self._hyperparameters = [
-            {name: float(trial.params[name]) for name in (*_FIELDS, *_AUGMENTATIONS)} for trial in trials
+            {name: float(value) for name, value in trial.params.items() if not name.startswith(_GENE)}
+            for trial in trials
         ]
         if trials:
             genomes = np.array([self._genome(trial.params) for trial in trials])
@@ -175,7 +186,7 @@ class TuningLoop:
             self._history.add(genomes, -np.array(reached)[:, None], self._problem.violations(genomes))
 
     def _gene_names(self) -> list[str]:
-        return [f"gene:{choice.name}" for choice in self._space.choices]
+        return [f"{_GENE}{choice.name}" for choice in self._space.choices]
 
     def _genome(self, params: dict[str, Any]) -> Genomes:
         return self._space.canonical(np.array([params[name] for name in self._gene_names()], np.int64))

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from edgenas.datasets import PREPROCESSING_KEY
+from edgenas.datasets.tokenizer import VOCABULARY_KEY
 from edgenas.device_profiles import load_profile
 from edgenas.errors import DataError, MeasurementError, UsageError
 from edgenas.measuring import Agent, connect
@@ -263,9 +265,9 @@ def _checked_model(path: Path) -> onnx.ModelProto:
 
 
 def _with_preprocessing(model: onnx.ModelProto, reference: onnx.ModelProto) -> onnx.ModelProto:
-    """The model whose metadata says how images become inputs: its own, else the reference's."""
-    keys = {entry.key for entry in model.metadata_props}
-    return model if any(key.startswith("edgenas.preprocessing") for key in keys) else reference
+    """The model whose metadata says how images or texts become inputs: its own, else the reference's."""
+    known = {entry.key for entry in model.metadata_props} & {PREPROCESSING_KEY, VOCABULARY_KEY}
+    return model if known else reference
 
 
 def _accuracy(predictions: Sequence[int], samples: Inputs) -> float | None:

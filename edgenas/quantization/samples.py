@@ -18,6 +18,8 @@ from edgenas.datasets import (
     load_images,
     preprocessing_from_model,
 )
+from edgenas.datasets.texts import is_text, read_texts
+from edgenas.datasets.tokenizer import tokenizer_from_metadata
 from edgenas.errors import DataError, ModelError, UsageError
 from edgenas.quantization.inputs import ArrayInputs, ImageInputs, Inputs, is_keyed_by_inputs, load_arrays
 from edgenas.quantization.model_checks import input_types, real_inputs
@@ -68,7 +70,7 @@ def load_inputs(
     model: onnx.ModelProto, spec: str | Path, options: PreprocessingOptions, *,
     labels: Path | None = None, part: Literal["train", "test"] = "train",
 ) -> Inputs:  # fmt: skip
-    """Samples for ``model`` from images or, keyed by its inputs' names, from an ``.npz`` file.
+    """Samples for ``model`` from images, texts or, keyed by its inputs' names, from an ``.npz`` file.
 
     Raises:
         DataError: nothing usable is there, or it does not fit the model.
@@ -77,6 +79,8 @@ def load_inputs(
     names = [value.name for value in real_inputs(model)]
     if is_keyed_by_inputs(Path(spec), names):
         arrays: Inputs = load_arrays(Path(spec), input_types(model))
+    elif is_text(spec):
+        arrays = text_inputs(model, Path(spec), part)
     else:
         if len(names) != 1:
             raise DataError(
@@ -87,6 +91,25 @@ def load_inputs(
         arrays = image_inputs(model, images, options)
     check_feed(arrays.batch([0]), model)
     return arrays
+
+
+def text_inputs(model: onnx.ModelProto, path: Path, part: Literal["train", "test"]) -> ArrayInputs:
+    """Texts of a ``.tsv`` for a model with one input of token numbers, split by the model's vocabulary.
+
+    Raises:
+        DataError: the file is no table of texts, or has classes that the model does not know.
+        ModelError: the model's metadata hold no vocabulary.
+    """
+    tokenizer = tokenizer_from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    values = real_inputs(model)
+    if tokenizer is None or len(values) != 1:
+        raise ModelError(
+            "texts were given, but the model's metadata hold no vocabulary to split them with",
+            hint="give an .npz file with an array for each input, keyed by its name",
+        )
+    texts = read_texts(path, labels_from_model(model), part)
+    tokens = values[0].type.tensor_type.shape.dim[1].dim_value
+    return ArrayInputs({values[0].name: tokenizer.encode(texts.texts, tokens)}, texts.labels)
 
 
 def image_inputs(model: onnx.ModelProto, images: ImageSet, options: PreprocessingOptions) -> ImageInputs:

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 import msgspec
 
 from edgenas.search_spaces.cells import Cell, PreActivationBlock
+from edgenas.search_spaces.encoder import Embedding, EncoderLayer
 from edgenas.search_spaces.layer import Compression, Layer, conv, first_factor, pointwise, rank_of
 from edgenas.search_spaces.parts import (
     INPUT,
@@ -216,6 +217,8 @@ AnyLayer: TypeAlias = (
     | Bottleneck
     | Cell
     | PreActivationBlock
+    | Embedding
+    | EncoderLayer
     | Head
 )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from edgenas.records import Precision, Record
+from edgenas.search_spaces.encoder import Embedding
 from edgenas.search_spaces.layer import parts_of, wire_shapes
 from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.parts import AnyPart, Shape
@@ -27,12 +28,21 @@ class PlacedLayer(Record, kw_only=True):
 
 
 class Network(Record, kw_only=True):
-    """Layers in execution order on an input of (channels, height, width); ``classes`` outputs."""
+    """Layers in execution order on an input of (channels, height, width); ``classes`` outputs.
+
+    A network that starts with an embedding reads token numbers, (1, 1, tokens).
+    """
 
     name: str
     input_shape: tuple[int, int, int]
     layers: tuple[AnyLayer, ...]
     classes: int
+
+    @property
+    def vocabulary(self) -> int:
+        """How many different token numbers the input holds; 0 for images."""
+        first = self.layers[0]
+        return first.vocabulary if isinstance(first, Embedding) else 0
 
     def placed(self) -> tuple[PlacedLayer, ...]:
         """Every layer with the shape and the precision of what it reads."""

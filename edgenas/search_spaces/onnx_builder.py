@@ -19,8 +19,9 @@ from edgenas.search_spaces.onnx_weights import RandomWeights, TrainedWeights, We
 from edgenas.search_spaces.qdq import SIGNED, get_scheme
 
 INPUT_NAME = "input"
+TOKENS_NAME = "input_ids"
 OUTPUT_NAME = "logits"
-MINIMUM_OPSET = 14
+MINIMUM_OPSET, TEXT_OPSET = 14, 17
 
 
 def build_onnx(
@@ -35,12 +36,15 @@ def build_onnx(
     seed: int = 0,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """The network as an ONNX model with input ``input`` (N, C, H, W) and output ``logits``.
+    """The network as an ONNX model with output ``logits``.
+
+    Its input is ``input``, float32 (N, C, H, W), or ``input_ids``, int64 (N, tokens), for text.
 
     Args:
         weights: trained arrays by key, batch norm folded; random ones from ``seed`` when None.
         batch: a fixed batch size, or None for a symbolic dimension named ``batch``.
-        opset: at least 14, the first with HardSwish; ask the device's runtime what it accepts at most.
+        opset: at least 14, the first with HardSwish, for text 17, the first with LayerNormalization;
+            ask the device's runtime what it accepts at most.
         precision: writes int8 layers as QDQ with synthetic scales; everything is float when False.
         int8_scheme: types of activations and weights: u8s8, s8s8 or u8u8.
         metadata: written as ``metadata_props``.
@@ -50,8 +54,9 @@ def build_onnx(
             weights meet int8 layers, whose real scales only calibration can give.
         UnknownNameError: there is no such int8 scheme.
     """
-    if opset < MINIMUM_OPSET:
-        raise ModelError(f"opset {opset} was asked for, the builder writes {MINIMUM_OPSET} and later")
+    least = TEXT_OPSET if network.vocabulary else MINIMUM_OPSET
+    if opset < least:
+        raise ModelError(f"opset {opset} was asked for, the builder writes {least} and later")
     quantized = precision and any(layer.precision == "int8" for layer in network.layers)
     if weights is not None and quantized:
         raise ModelError(
@@ -72,7 +77,7 @@ def build_onnx(
 
 
 def _write_layers(writer: GraphWriter, network: Network) -> None:
-    tensor = Tensor(SIGNED, value=INPUT_NAME)
+    tensor = Tensor(SIGNED, value=TOKENS_NAME if network.vocabulary else INPUT_NAME)
     for layer in network.layers:
         tensor = writer.layer(layer, tensor)
     if tensor.quantized is not None:
@@ -81,6 +86,10 @@ def _write_layers(writer: GraphWriter, network: Network) -> None:
 
 
 def _graph(writer: GraphWriter, network: Network, batch: int | str) -> onnx.GraphProto:
-    inputs = helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, [batch, *network.input_shape])
+    if network.vocabulary:
+        shape = [batch, network.input_shape[-1]]
+        inputs = helper.make_tensor_value_info(TOKENS_NAME, TensorProto.INT64, shape)
+    else:
+        inputs = helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, [batch, *network.input_shape])
     outputs = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [batch, network.classes])
     return helper.make_graph(writer.nodes, network.name, [inputs], [outputs], writer.initializers)

@@ -15,13 +15,17 @@ from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.onnx_weights import WeightSource
 from edgenas.search_spaces.parts import (
     INPUT,
+    LAYER_NORM_EPSILON,
     Activate,
     Activation,
     Add,
     AnyPart,
+    Attention,
     AveragePool,
     Conv,
+    Embed,
     GlobalPool,
+    LayerNorm,
     Linear,
     Scale,
     Zero,
@@ -160,6 +164,12 @@ class _LayerWriter:
                 source = self._read(part.inputs[0])
                 value = self._node("Sub", [source, source], part.name)
                 return self._output(value, part.name, self._values_of(part))
+            case Embed():
+                return self._embed(part)
+            case LayerNorm():
+                return self._layer_norm(part)
+            case Attention():
+                return self._attention(part)
 
     def _conv(self, part: Conv) -> Tensor:
         value = self._node(
@@ -183,6 +193,64 @@ class _LayerWriter:
             flat = self._graph.dequantize(self._graph.requantize(flat, name, source.quantized), name)
         value = self._node("Gemm", [flat, *self._weights(part)], part.name, transB=1)
         return self._output(value, part.name, SIGNED)
+
+    def _embed(self, part: Embed) -> Tensor:
+        """(N, tokens) numbers to (N, channels, 1, tokens)."""
+        weight, position = (
+            self._graph.constant(key, self._graph.weight(key, shape)) for key, shape in self._keys(part)
+        )
+        vectors = self._node("Gather", [weight, self._read(part.inputs[0])], f"{part.name}_gather", axis=0)
+        placed = self._node("Add", [vectors, position], f"{part.name}_position")
+        rows = self._node("Transpose", [placed], f"{part.name}_transpose", perm=[0, 2, 1])
+        shape = self._integers(f"{part.name}_shape", [0, part.out_channels, 1, part.tokens])
+        return self._output(self._node("Reshape", [rows, shape], part.name), part.name, SIGNED)
+
+    def _layer_norm(self, part: LayerNorm) -> Tensor:
+        """Channels last and back: the operator normalizes the last axes alone."""
+        weight, bias = (
+            self._graph.constant(key, self._graph.weight(key, shape)) for key, shape in self._keys(part)
+        )
+        source = self._read(part.inputs[0])
+        last = self._node("Transpose", [source], f"{part.name}_last", perm=[0, 2, 3, 1])
+        normal = self._node(
+            "LayerNormalization",
+            [last, weight, bias],
+            f"{part.name}_norm",
+            axis=-1,
+            epsilon=LAYER_NORM_EPSILON,
+        )
+        return self._output(
+            self._node("Transpose", [normal], part.name, perm=[0, 3, 1, 2]), part.name, SIGNED
+        )
+
+    def _attention(self, part: Attention) -> Tensor:
+        name, size = part.name, part.in_channels // part.heads
+        split = self._integers(f"{name}_split", [0, part.heads, size, -1])
+        query, key, value = (
+            self._node("Reshape", [self._read(wire), split], f"{name}_{wire}") for wire in part.inputs
+        )
+        rows = self._node("Transpose", [query], f"{name}_rows", perm=[0, 1, 3, 2])
+        scores = self._node("MatMul", [rows, key], f"{name}_scores")
+        factor = self._floats(f"{name}_factor", size**-0.5)
+        weights = self._node(
+            "Softmax", [self._node("Mul", [scores, factor], f"{name}_scaled")], f"{name}_weights", axis=-1
+        )
+        columns = self._node("Transpose", [weights], f"{name}_columns", perm=[0, 1, 3, 2])
+        mean = self._node("MatMul", [value, columns], f"{name}_mean")
+        joined = self._integers(f"{name}_joined", [0, part.in_channels, 1, -1])
+        return self._output(self._node("Reshape", [mean, joined], name), name, SIGNED)
+
+    def _keys(self, part: Embed | LayerNorm) -> list[tuple[str, tuple[int, ...]]]:
+        return [
+            (f"{self._layer.name}.{part.name}.{kind}", shape) for kind, shape in part.weight_shapes().items()
+        ]
+
+    def _integers(self, name: str, values: list[int]) -> str:
+        """Constants that are no weights stand in nodes, so that all initializers are weights."""
+        return self._node("Constant", [], name, value=numpy_helper.from_array(np.array(values, np.int64)))
+
+    def _floats(self, name: str, value: float) -> str:
+        return self._node("Constant", [], name, value=numpy_helper.from_array(np.array(value, np.float32)))
 
     def _average_pool(self, part: AveragePool) -> Tensor:
         value = self._node(

@@ -4,7 +4,9 @@ A layer is a short list of parts. A part reads wires: the layer's input (``INPUT
 part's name; the last part's wire is the layer's output. The ONNX builder, the torch builder and the
 counts of MACs and parameters all read these lists, so that they cannot disagree.
 
-Shapes are of one image: (channels, height, width), and (features,) after ``Linear``.
+Shapes are of one image: (channels, height, width), and (features,) after ``Linear``. A text is a row
+of tokens, (1, 1, tokens) as numbers and (channels, 1, tokens) once embedded, so that what works on each
+token alone is a pointwise convolution.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ Activation = Literal["none", "relu", "hardswish", "hardsigmoid"]
 Shape: TypeAlias = tuple[int, ...]
 
 INPUT = "input"
+LAYER_NORM_EPSILON = 1e-5
 
 
 class Part(Record, tag=True, kw_only=True):
@@ -129,7 +132,59 @@ class Zero(Part, kw_only=True):
     """Zeros of the input's shape: what a cell without any path from its input gives."""
 
 
-AnyPart: TypeAlias = Conv | Linear | Activate | Add | Scale | GlobalPool | AveragePool | Zero
+class Embed(Part, kw_only=True):
+    """A vector for every token plus one for its place.
+
+    ``vocabulary`` is how many tokens there are; 0, the padding, is a token like any other: no mask
+    enters the network, which therefore has kernels that depend on its sizes alone.
+    """
+
+    vocabulary: int
+    tokens: int
+    out_channels: int
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (self.out_channels, *shape[1:])
+
+    def weight_shapes(self) -> dict[str, Shape]:
+        return {
+            "weight": (self.vocabulary, self.out_channels),
+            "position": (self.tokens, self.out_channels),
+        }
+
+
+class LayerNorm(Part, kw_only=True):
+    """Every token's channels to mean 0 and deviation 1, then scaled and shifted.
+
+    Source: Ba et al., Layer normalization (2016).
+    """
+
+    in_channels: int
+
+    def weight_shapes(self) -> dict[str, Shape]:
+        return {"weight": (self.in_channels,), "bias": (self.in_channels,)}
+
+
+class Attention(Part, kw_only=True):
+    """Every token's mean of the values of all tokens, weighted by how its query meets their keys.
+
+    It reads three wires: queries, keys, values. ``heads`` divide the channels.
+
+    Source: Vaswani et al., Attention is all you need (2017), equation 1.
+    """
+
+    in_channels: int
+    heads: int
+
+    def macs(self, shape: Shape) -> int:
+        channels, _, tokens = shape
+        return 2 * channels * tokens**2
+
+
+AnyPart: TypeAlias = (
+    Conv | Linear | Activate | Add | Scale | GlobalPool | AveragePool | Zero | Embed | LayerNorm | Attention
+)
+WeightedPart: TypeAlias = Conv | Linear | Embed | LayerNorm
 
 
 def padding(part: Conv | AveragePool) -> int:

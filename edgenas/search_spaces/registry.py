@@ -20,6 +20,7 @@ from edgenas.search_spaces.nasbench_macro import NASBenchMacro
 from edgenas.search_spaces.residual import RESIDUAL, RESIDUAL_32PX, RESIDUAL_32PX_JOINT
 from edgenas.search_spaces.space import SearchSpace
 from edgenas.search_spaces.staged import StagedSpace
+from edgenas.search_spaces.text_encoder import TextEncoder
 from edgenas.search_spaces.toml_space import read_space
 
 ENTRY_POINTS = "edgenas.search_spaces"
@@ -39,6 +40,7 @@ _STAGED = (
 _BUILT_IN: dict[str, SpaceFactory] = {
     NASBench201.name: NASBench201,
     NASBenchMacro.name: NASBenchMacro,
+    TextEncoder.name: TextEncoder,
     **{description.name: partial(StagedSpace, description) for description in _STAGED},
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,13 +15,17 @@ from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.network import Network
 from edgenas.search_spaces.parts import (
     INPUT,
+    LAYER_NORM_EPSILON,
     Activate,
     Activation,
     Add,
     AnyPart,
+    Attention,
     AveragePool,
     Conv,
+    Embed,
     GlobalPool,
+    LayerNorm,
     Linear,
     Scale,
     Zero,
@@ -28,6 +33,7 @@ from edgenas.search_spaces.parts import (
 )
 
 BATCH_NORM_EPSILON = 1e-5
+EMBEDDING_DEVIATION = 0.1
 
 
 class LayerModule(nn.Module):
@@ -43,7 +49,7 @@ class LayerModule(nn.Module):
             self._add_part(part)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Runs the parts in order on (N, channels, height, width)."""
+        """Runs the parts in order on (N, channels, height, width), or on token numbers (N, tokens)."""
         wires = {INPUT: inputs}
         for part in parts_of(self.layer):
             wires[part.name] = self._run(part, [wires[wire] for wire in part.inputs])
@@ -56,6 +62,10 @@ class LayerModule(nn.Module):
                 self.add_module(f"{part.name}_bn", nn.BatchNorm2d(part.out_channels, BATCH_NORM_EPSILON))
         elif isinstance(part, Linear):
             self.add_module(part.name, _linear(part))
+        elif isinstance(part, Embed):
+            self.add_module(part.name, EmbedModule(part))
+        elif isinstance(part, LayerNorm):
+            self.add_module(part.name, nn.LayerNorm(part.in_channels, LAYER_NORM_EPSILON))
 
     def _run(self, part: AnyPart, inputs: list[Tensor]) -> Tensor:
         match part:
@@ -64,6 +74,16 @@ class LayerModule(nn.Module):
             case Linear():
                 flat: Tensor = self.get_submodule(part.name)(inputs[0].flatten(1))
                 return flat
+            case Embed():
+                embed = self.get_submodule(part.name)
+                assert isinstance(embed, EmbedModule), "made with the part"
+                return embedded(inputs[0], embed.weight, embed.position)
+            case LayerNorm():
+                norm = self.get_submodule(part.name)
+                assert isinstance(norm, nn.LayerNorm), "made with the part"
+                return normalized(inputs[0], norm.weight, norm.bias)
+            case Attention():
+                return attended(inputs[0], inputs[1], inputs[2], part.heads)
             case Add():
                 return activate(inputs[0] + inputs[1], part.activation)
             case Activate():
@@ -150,6 +170,39 @@ def activate(values: Tensor, activation: Activation) -> Tensor:
             return F.hardsigmoid(values)
         case "none":
             return values
+
+
+class EmbedModule(nn.Module):
+    """The vectors of all tokens and places."""
+
+    def __init__(self, part: Embed) -> None:
+        super().__init__()
+        shapes = part.weight_shapes()
+        self.weight = nn.Parameter(torch.randn(shapes["weight"]) * EMBEDDING_DEVIATION)
+        self.position = nn.Parameter(torch.randn(shapes["position"]) * EMBEDDING_DEVIATION)
+
+
+def embedded(tokens: Tensor, weight: Tensor, position: Tensor) -> Tensor:
+    """Vectors (N, channels, 1, tokens) of token numbers (N, tokens)."""
+    vectors: Tensor = F.embedding(tokens, weight) + position
+    return vectors.transpose(1, 2).unsqueeze(2)
+
+
+def normalized(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Layer norm over the channels of (N, channels, 1, tokens)."""
+    last = values.movedim(1, -1)
+    normal: Tensor = F.layer_norm(last, tuple(weight.shape), weight, bias, LAYER_NORM_EPSILON)
+    return normal.movedim(-1, 1)
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Attention between the tokens of (N, channels, 1, tokens)."""
+    count, channels, _, tokens = query.shape
+    query, key, value = (
+        wire.reshape(count, heads, channels // heads, tokens) for wire in (query, key, value)
+    )
+    scores: Tensor = query.transpose(2, 3) @ key * (channels // heads) ** -0.5
+    return (value @ scores.softmax(-1).transpose(2, 3)).reshape(count, channels, 1, tokens)
 
 
 def _convolution(part: Conv) -> nn.Conv2d:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgenas.progress import track
 from edgenas.search_spaces.space import Genomes, SearchSpace
-from edgenas.training.data import TrainingData
+from edgenas.training.examples import Examples
 from edgenas.training.scores import ScoreStore
 from edgenas.training.subnets import Subnet, SupernetFile, score_subnet
 from edgenas.training.supernet import Supernet
@@ -38,7 +38,7 @@ class SupernetAccuracy:
     def __init__(
         self,
         supernet: Supernet,
-        data: TrainingData,
+        data: Examples,
         *,
         cache: Path,
         workers: Workers | None = None,
@@ -77,7 +77,7 @@ class SupernetAccuracy:
             yield index, accuracy or 0.0
 
 
-def _fingerprint(supernet: Supernet, data: TrainingData) -> str:
+def _fingerprint(supernet: Supernet, data: Examples) -> str:
     """Hash of the weights and of what they are scored on."""
     digest = hashlib.sha256(f"{data.sha256} {data.seed}".encode())
     for name, tensor in sorted(supernet.state_dict().items()):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from edgenas.search_spaces.layer import FIRST_FACTOR, parts_of
 from edgenas.search_spaces.layers import AnyLayer, Block, Head, HiddenChannels
-from edgenas.search_spaces.parts import Conv, Linear
+from edgenas.search_spaces.parts import Conv, Linear, WeightedPart
 
 Slices: TypeAlias = dict[str, Tensor]
 """The tensors of one part by the suffixes of ``build_torch``'s names."""
@@ -32,7 +32,7 @@ def uncompressed(layer: AnyLayer) -> AnyLayer:
     return layer
 
 
-def layer_slices(layer: AnyLayer, sliced: Callable[[Conv | Linear], Slices]) -> dict[str, Slices]:
+def layer_slices(layer: AnyLayer, sliced: Callable[[WeightedPart], Slices]) -> dict[str, Slices]:
     """The tensors of every weighted part of ``layer`` by the part's name, differentiable.
 
     Args:
@@ -40,7 +40,7 @@ def layer_slices(layer: AnyLayer, sliced: Callable[[Conv | Linear], Slices]) -> 
         sliced: the shared tensors for a part of the uncompressed layer.
     """
     whole = uncompressed(layer)
-    slices = {part.name: sliced(part) for part in parts_of(whole) if isinstance(part, Conv | Linear)}
+    slices = {part.name: sliced(part) for part in parts_of(whole) if isinstance(part, WeightedPart)}
     if whole is layer or whole == layer:
         return slices
     if isinstance(layer, Block) and layer.unpruned > layer.hidden:

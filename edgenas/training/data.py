@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,21 +12,14 @@ from torch import Tensor
 from edgenas.datasets import Dataset, ImageSet, default_preprocessing, split
 from edgenas.errors import DataError
 from edgenas.training.augmentation import Augmentation, augment, default_augmentation, mixup_pairs, resized
+from edgenas.training.examples import Batch, Examples
 
 VALIDATION_IMAGES = 1000
 CALIBRATION_IMAGES = 512
 EVALUATION_BATCH = 256
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Augmented images uint8 (N, C, H, W) and their target probabilities (N, classes)."""
-
-    images: Tensor
-    targets: Tensor
-
-
-class TrainingData:
+class TrainingData(Examples):
     """The train split of a data set, parted into images to train on and images to choose by.
 
     The validation part holds a tenth of every class, up to a fifth where that is needed for 1,000
@@ -72,9 +64,9 @@ class TrainingData:
         return len(self._labels)
 
     @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
+    def held_out(self) -> int:
+        """How many images there are to choose by."""
+        return len(self.validation)
 
     def batches(
         self, batch_size: int, label_smoothing: float, generator: np.random.Generator
@@ -84,10 +76,6 @@ class TrainingData:
         size = min(batch_size, len(self))
         for start in range(0, len(self) - size + 1, size):
             yield self._batch(torch.from_numpy(order[start : start + size]), label_smoothing, generator)
-
-    def steps(self, batch_size: int) -> int:
-        """Batches of one epoch."""
-        return len(self) // min(batch_size, len(self))
 
     def inputs(self, images: Tensor, height: int, width: int) -> Tensor:
         """What a network gets for uint8 images: resized, normalized float32, channels last."""

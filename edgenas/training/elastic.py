@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgenas.errors import UsageError
-from edgenas.search_spaces.parts import Conv, Linear, padding
-from edgenas.search_spaces.torch_builder import BATCH_NORM_EPSILON
+from edgenas.search_spaces.parts import Conv, Embed, LayerNorm, Linear, padding
+from edgenas.search_spaces.torch_builder import BATCH_NORM_EPSILON, EMBEDDING_DEVIATION
 
 
 class Moments(ABC):
@@ -123,6 +123,37 @@ class SharedLinear(nn.Module):
     def slices(self, part: Linear) -> dict[str, Tensor]:
         """The state of ``part`` by the suffixes of ``build_torch``'s names."""
         return {".weight": self.weight_of(part), ".bias": self.bias[: part.out_channels]}
+
+
+class SharedEmbed(nn.Module):
+    """One table of vectors for all embeddings that stand in the same place of a space."""
+
+    def __init__(self, parts: Sequence[Embed], generator: torch.Generator) -> None:
+        super().__init__()
+        channels, tokens = (max(getattr(part, side) for part in parts) for side in ("out_channels", "tokens"))
+        self.weight = nn.Parameter(torch.empty(parts[0].vocabulary, channels))
+        self.position = nn.Parameter(torch.empty(tokens, channels))
+        for vectors in (self.weight, self.position):
+            nn.init.normal_(vectors, std=EMBEDDING_DEVIATION, generator=generator)
+
+    def slices(self, part: Embed) -> dict[str, Tensor]:
+        """The state of ``part`` by the suffixes of ``build_torch``'s names."""
+        width = part.out_channels
+        return {".weight": self.weight[:, :width], ".position": self.position[: part.tokens, :width]}
+
+
+class SharedNorm(nn.Module):
+    """One layer norm's scale and shift for all that stand in the same place of a space."""
+
+    def __init__(self, parts: Sequence[LayerNorm]) -> None:
+        super().__init__()
+        channels = max(part.in_channels for part in parts)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def slices(self, part: LayerNorm) -> dict[str, Tensor]:
+        """The state of ``part`` by the suffixes of ``build_torch``'s names."""
+        return {".weight": self.weight[: part.in_channels], ".bias": self.bias[: part.in_channels]}
 
 
 def convolve(part: Conv, slices: Mapping[str, Tensor], inputs: Tensor, moments: Moments, key: str) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor
 from edgenas.search_spaces.layer import parts_of
 from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.network import Network
-from edgenas.search_spaces.parts import INPUT, AnyPart, Conv, Linear, padding
-from edgenas.search_spaces.torch_builder import activate
+from edgenas.search_spaces.parts import INPUT, AnyPart, Conv, Embed, LayerNorm, Linear, padding
+from edgenas.search_spaces.torch_builder import activate, embedded, normalized
 from edgenas.training.wires import combine
 
 _SEPARATE_ACTIVATIONS = ("hardswish", "hardsigmoid")
@@ -44,7 +44,7 @@ class FoldedNetwork:
         self._weights = {key: torch.from_numpy(array).to(device or "cpu") for key, array in weights.items()}
         self._int8 = {layer.name for layer in network.layers if simulate_int8 and layer.precision == "int8"}
         for key, weight in self._weights.items():
-            if key.split(".")[0] in self._int8 and key.endswith(".weight"):
+            if key.split(".")[0] in self._int8 and key.endswith(".weight") and weight.ndim > 1:
                 self._weights[key] = quantized_weight(weight)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -64,9 +64,13 @@ class FoldedNetwork:
         return wires[parts_of(layer)[-1].name]
 
     def _part(self, layer: str, part: AnyPart, inputs: list[Tensor], int8: bool) -> Tensor:
-        if not isinstance(part, Conv | Linear):
+        if not isinstance(part, Conv | Linear | Embed | LayerNorm):
             return combine(part, inputs)
-        weight, bias = (self._weights[f"{layer}.{part.name}.{kind}"] for kind in ("weight", "bias"))
+        weight, bias = (self._weights[f"{layer}.{part.name}.{kind}"] for kind in part.weight_shapes())
+        if isinstance(part, Embed):
+            return embedded(inputs[0], weight, bias)
+        if isinstance(part, LayerNorm):
+            return normalized(inputs[0], weight, bias)
         if isinstance(part, Linear):
             return F.linear(inputs[0].flatten(1), weight, bias)
         values = F.conv2d(inputs[0], weight, bias, part.stride, padding(part), 1, part.groups)

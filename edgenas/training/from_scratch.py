@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edgenas.datasets import load_dataset
+from edgenas.datasets.texts import TextDataset
 from edgenas.errors import DivergedError
 from edgenas.progress import track
 from edgenas.records import Record
@@ -22,8 +22,9 @@ from edgenas.search_spaces.space import Genomes
 from edgenas.training.augmentation import Augmentation, default_augmentation
 from edgenas.training.budget import Budget
 from edgenas.training.compute import prepare, torch_device
-from edgenas.training.data import TrainingData
+from edgenas.training.examples import Examples
 from edgenas.training.folded import FoldedNetwork
+from edgenas.training.loading import load_source, load_space
 from edgenas.training.loop import accuracy
 from edgenas.training.networks import train_network
 from edgenas.training.recipe import Recipe
@@ -41,9 +42,9 @@ class Training(Record, kw_only=True):
         network: what to train.
         until_epoch: where to pause; a longer one goes on from there.
         epochs: of the whole schedule.
-        data: as ``load_dataset`` takes it; workers elsewhere see it under the same name.
+        data: as ``--data`` takes it; workers elsewhere see it under the same name.
         data_sha256: of the images: a worker that holds others loads them again.
-        size: height and width to keep images at.
+        space: name or file of the space that the network is of.
         folder: where its checkpoint stands, seen by all workers alike.
         seed: of the split, the first weights and the order of the images.
         augmentation: of the training images; what suits the classes when None.
@@ -54,7 +55,7 @@ class Training(Record, kw_only=True):
     epochs: int
     data: str
     data_sha256: str
-    size: tuple[int, int]
+    space: str
     folder: str
     seed: int
     recipe: Recipe = Recipe()
@@ -69,8 +70,8 @@ def trained_accuracy(training: Training) -> float:
     """
     device = torch_device("auto")
     prepare(device, 1)
-    data = _training_data(
-        training.data, training.data_sha256, training.seed, training.size, training.augmentation
+    data = _examples(
+        training.data, training.data_sha256, training.space, training.seed, training.augmentation
     )
     try:
         trained = train_network(
@@ -89,12 +90,12 @@ def trained_accuracy(training: Training) -> float:
 
 
 @functools.lru_cache(maxsize=2)
-def _training_data(
-    data: str, sha256: str, seed: int, size: tuple[int, int], augmentation: Augmentation | None
-) -> TrainingData:
+def _examples(data: str, sha256: str, space: str, seed: int, augmentation: Augmentation | None) -> Examples:
     del sha256  # part of the key alone
-    device = torch_device("auto")
-    return TrainingData(load_dataset(data), seed=seed, size=size, device=device, augmentation=augmentation)
+    source = load_source(data)
+    return source.examples(
+        load_space(space, source), seed=seed, device=torch_device("auto"), augmentation=augmentation
+    )
 
 
 class TrainingAccuracy:
@@ -106,11 +107,11 @@ class TrainingAccuracy:
     The network of a worker that keeps dying scores 0.
 
     Args:
-        space: what the genomes are of.
-        data: as ``load_dataset`` takes it.
+        data: as ``--data`` takes it.
+        space: name or file of the space; what suits the data when None.
         epochs: of the networks that are trained to the end.
         workers: where the trainings run.
-        recipe: how to train.
+        recipe: how to train; what suits the data when None.
 
     Source: Jamieson and Talwalkar, Non-stochastic best arm identification (2016), successive halving.
     """
@@ -119,21 +120,22 @@ class TrainingAccuracy:
 
     def __init__(
         self,
-        space: SearchSpace,
         data: str,
         *,
+        space: str | None,
         epochs: int,
         folder: Path,
         seed: int,
         workers: Workers,
         recipe: Recipe | None = None,
     ) -> None:
-        self._space, self._data, self._folder, self._workers = space, data, folder, workers
-        self._epochs, self._seed, self._recipe = epochs, seed, recipe or Recipe()
-        self._size = space.network(space.largest()).input_shape[1:]
-        dataset = load_dataset(data)
-        self._data_sha256, self._class_names = dataset.sha256, dataset.class_names
-        self.identity = _identity(self._data_sha256, epochs, seed, self._recipe)
+        self._source = load_source(data)
+        self._space = load_space(space, self._source)
+        self._space_name = space or self._source.space
+        self._data, self._folder, self._workers = data, folder, workers
+        self._epochs, self._seed, self._recipe = epochs, seed, recipe or self._source.recipe
+        sha256 = self._source.dataset.sha256
+        self.identity = _identity(sha256, self._space.identity, epochs, seed, self._recipe)
         self._scores = ScoreStore(folder / "trainings.jsonl", self.identity)
 
     @property
@@ -147,9 +149,16 @@ class TrainingAccuracy:
         return self._epochs
 
     @property
-    def augmentation(self) -> Augmentation:
-        """What happens to the training images where nothing else is asked for."""
-        return default_augmentation(self._class_names)
+    def recipe(self) -> Recipe:
+        """How networks are trained where nothing else is asked for."""
+        return self._recipe
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """What happens to the training images where nothing else is asked for; None: these are texts."""
+        if isinstance(self._source.dataset, TextDataset):
+            return None
+        return default_augmentation(self._source.dataset.class_names)
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -203,8 +212,8 @@ class TrainingAccuracy:
             until_epoch=self._epochs,
             epochs=self._epochs,
             data=self._data,
-            data_sha256=self._data_sha256,
-            size=self._size,
+            data_sha256=self._source.dataset.sha256,
+            space=self._space_name,
             folder=str(folder.resolve()),
             seed=self._seed,
             recipe=self._recipe,

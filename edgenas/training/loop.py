@@ -21,7 +21,7 @@ from edgenas.progress import Task, track, warn
 from edgenas.records import EpochRecord
 from edgenas.training.budget import Budget, Clock, StepBudget, load_step_budget, save_step_budget
 from edgenas.training.checkpoint import VERSION, load_checkpoint, save_checkpoint
-from edgenas.training.data import Batch, TrainingData
+from edgenas.training.examples import Batch, Examples
 from edgenas.training.recipe import Recipe
 
 # Trial steps that a budget in CPU seconds is priced with. The first ones are slow: buffers are
@@ -66,7 +66,7 @@ class Loop:
     def __init__(
         self,
         learner: Learner,
-        data: TrainingData,
+        data: Examples,
         *,
         recipe: Recipe,
         budget: Budget,
@@ -224,10 +224,10 @@ class Loop:
         return True
 
 
-def accuracy(network: Callable[[Tensor], Tensor], data: TrainingData, height: int, width: int) -> float:
-    """Share of the validation images that ``network`` (inputs to logits) classifies correctly."""
+def accuracy(network: Callable[[Tensor], Tensor], data: Examples, height: int, width: int) -> float:
+    """Share of the validation examples that ``network`` (inputs to logits) classifies correctly."""
     correct = 0
     with torch.inference_mode():
         for inputs, labels in data.validation_batches(height, width):
             correct += int((network(inputs).argmax(1) == labels).sum())
-    return correct / len(data.validation)
+    return correct / data.held_out

@@ -16,7 +16,7 @@ from edgenas.records import EpochRecord, TrainResult
 from edgenas.search_spaces import Network
 from edgenas.search_spaces.torch_builder import build_torch, folded_weights
 from edgenas.training.budget import Budget
-from edgenas.training.data import Batch, TrainingData
+from edgenas.training.examples import Batch, Examples
 from edgenas.training.loop import Learner, Loop, accuracy
 from edgenas.training.recipe import Recipe
 from edgenas.training.supernets import result_of
@@ -54,7 +54,7 @@ class NetworkLearner(Learner):
     """
 
     def __init__(
-        self, module: nn.Module, network: Network, data: TrainingData, recipe: Recipe, teacher: Teacher | None
+        self, module: nn.Module, network: Network, data: Examples, recipe: Recipe, teacher: Teacher | None
     ) -> None:
         self.module, self._data, self._recipe, self._teacher = module, data, recipe, teacher
         self._overtaken = False
@@ -86,7 +86,7 @@ class NetworkLearner(Learner):
 
 def train_network(
     network: Network,
-    data: TrainingData,
+    data: Examples,
     *,
     folder: Path,
     budget: Budget,

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgenas.datasets import load_dataset
 from edgenas.records import Record
-from edgenas.search_spaces import get_space
 from edgenas.training.compute import prepare, torch_device
-from edgenas.training.data import TrainingData
+from edgenas.training.examples import Examples
+from edgenas.training.loading import load_source, load_space
 from edgenas.training.supernet import Supernet
 from edgenas.training.supernets import load_supernet, subnet_accuracy
 
@@ -51,16 +50,15 @@ def score_subnet(subnet: Subnet) -> float:
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(file: SupernetFile) -> tuple[Supernet, TrainingData]:
+def _kept(file: SupernetFile) -> tuple[Supernet, Examples]:
     return load(file)
 
 
-def load(file: SupernetFile) -> tuple[Supernet, TrainingData]:
-    """The supernet and the images that it is scored on."""
+def load(file: SupernetFile) -> tuple[Supernet, Examples]:
+    """The supernet and the examples that it is scored on."""
     device = torch_device("auto")
     prepare(device, file.threads)
-    dataset = load_dataset(file.data)
-    asked = get_space(file.space, classes=len(dataset.class_names)) if file.space is not None else None
+    source = load_source(file.data)
+    asked = load_space(file.space, source) if file.space is not None else None
     supernet = load_supernet(Path(file.checkpoint), device=device, space=asked)
-    size = supernet.space.network(supernet.space.largest()).input_shape[1:]
-    return supernet, TrainingData(dataset, seed=file.seed, size=size, device=device)
+    return supernet, source.examples(supernet.space, seed=file.seed, device=device)

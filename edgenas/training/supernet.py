@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +14,24 @@ from torch import Tensor, nn
 from edgenas.search_spaces.layer import parts_of
 from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.network import Network
-from edgenas.search_spaces.parts import INPUT, AnyPart, Conv, Linear
+from edgenas.search_spaces.parts import INPUT, AnyPart, Conv, Embed, LayerNorm, Linear, WeightedPart
 from edgenas.search_spaces.space import Genomes, SearchSpace
-from edgenas.search_spaces.torch_builder import activate, build_torch, fold
+from edgenas.search_spaces.torch_builder import activate, build_torch, embedded, fold, normalized
 from edgenas.training.compression import Slices, layer_slices, uncompressed
 from edgenas.training.elastic import (
     BatchMoments,
     CollectedMoments,
     Moments,
     SharedConv,
+    SharedEmbed,
     SharedLinear,
+    SharedNorm,
     convolve,
 )
 from edgenas.training.folded import FoldedNetwork
 from edgenas.training.wires import combine
+
+Shared: TypeAlias = SharedConv | SharedLinear | SharedEmbed | SharedNorm
 
 
 class Supernet(nn.Module):
@@ -117,12 +122,16 @@ class Supernet(nn.Module):
         if isinstance(part, Conv):
             values = convolve(part, slices, inputs[0], self._moments, f"{layer.name}.{part.name}")
             return activate(values, part.activation)
+        if isinstance(part, Embed):
+            return embedded(inputs[0], slices[".weight"], slices[".position"])
+        if isinstance(part, LayerNorm):
+            return normalized(inputs[0], slices[".weight"], slices[".bias"])
         return combine(part, inputs)
 
     def _slices(self, layer: AnyLayer) -> dict[str, Slices]:
-        def sliced(part: Conv | Linear) -> Slices:
+        def sliced(part: WeightedPart) -> Slices:
             shared = self.shared[_place(layer, part)]
-            assert isinstance(shared, SharedConv | SharedLinear), "nothing else has weights"
+            assert isinstance(shared, Shared), "nothing else has weights"
             return shared.slices(part)  # type: ignore[arg-type]  # a place holds parts of one kind
 
         return layer_slices(layer, sliced)
@@ -146,19 +155,25 @@ def _place(layer: AnyLayer, part: AnyPart) -> str:
     return f"{layer.name}-{type(layer).__name__}-{part.name}"
 
 
-def _shared(parts: list[Conv | Linear], generator: torch.Generator) -> nn.Module:
+def _shared(parts: list[WeightedPart], generator: torch.Generator) -> nn.Module:
     convolutions = [part for part in parts if isinstance(part, Conv)]
     if convolutions:
         return SharedConv(convolutions, generator)
+    embeddings = [part for part in parts if isinstance(part, Embed)]
+    if embeddings:
+        return SharedEmbed(embeddings, generator)
+    norms = [part for part in parts if isinstance(part, LayerNorm)]
+    if norms:
+        return SharedNorm(norms)
     return SharedLinear([part for part in parts if isinstance(part, Linear)], generator)
 
 
-def _parts_by_place(space: SearchSpace) -> dict[str, list[Conv | Linear]]:
-    """All different convolutions and classifiers of the space by the place where they stand."""
-    places: defaultdict[str, dict[Conv | Linear, None]] = defaultdict(dict)
+def _parts_by_place(space: SearchSpace) -> dict[str, list[WeightedPart]]:
+    """All different weighted parts of the space by the place where they stand."""
+    places: defaultdict[str, dict[WeightedPart, None]] = defaultdict(dict)
     for layer in dict.fromkeys(uncompressed(layer) for layer in _variants(space)):
         for part in parts_of(layer):
-            if isinstance(part, Conv | Linear):
+            if isinstance(part, WeightedPart):
                 places[_place(layer, part)][part] = None
     return {place: list(parts) for place, parts in places.items()}
 

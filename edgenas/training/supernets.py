@@ -15,7 +15,7 @@ from edgenas.search_spaces import SearchSpace, get_space
 from edgenas.search_spaces.space import Genomes
 from edgenas.training.budget import Budget
 from edgenas.training.checkpoint import load_checkpoint
-from edgenas.training.data import Batch, TrainingData
+from edgenas.training.examples import Batch, Examples
 from edgenas.training.loop import Learner, Loop, accuracy
 from edgenas.training.recipe import Recipe
 from edgenas.training.supernet import Supernet
@@ -32,7 +32,7 @@ class SandwichLearner(Learner):
     Source: Yu and Huang, Universally slimmable networks (2019); Yu et al., BigNAS (2020).
     """
 
-    def __init__(self, supernet: Supernet, data: TrainingData, recipe: Recipe) -> None:
+    def __init__(self, supernet: Supernet, data: Examples, recipe: Recipe) -> None:
         self.module = self._supernet = supernet
         self._data, self._recipe = data, recipe
 
@@ -58,7 +58,7 @@ class SandwichLearner(Learner):
         return loss.detach(), logits.detach().softmax(1)
 
 
-def subnet_accuracy(supernet: Supernet, genome: Genomes, data: TrainingData) -> float:
+def subnet_accuracy(supernet: Supernet, genome: Genomes, data: Examples) -> float:
     """Validation accuracy of one network: recalibrated, folded, int8 layers simulated.
 
     Leaves the network active and calibrated, and the supernet in evaluation mode.
@@ -72,7 +72,7 @@ def subnet_accuracy(supernet: Supernet, genome: Genomes, data: TrainingData) -> 
 
 def train_supernet(
     space: SearchSpace,
-    data: TrainingData,
+    data: Examples,
     *,
     folder: Path,
     budget: Budget,
@@ -128,7 +128,7 @@ def load_supernet(path: Path, *, device: torch.device, space: SearchSpace | None
 
 
 def result_of(
-    epochs: tuple[EpochRecord, ...], space: str, data: TrainingData, checkpoint: Path, judged_by: str
+    epochs: tuple[EpochRecord, ...], space: str, data: Examples, checkpoint: Path, judged_by: str
 ) -> TrainResult:
     """The record of a finished training."""
     return TrainResult(

@@ -9,10 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgenas.search_spaces.parts import Activate, Add, AveragePool, GlobalPool, Scale, Zero, padding
-from edgenas.search_spaces.torch_builder import activate
+from edgenas.search_spaces.parts import (
+    Activate,
+    Add,
+    Attention,
+    AveragePool,
+    GlobalPool,
+    Scale,
+    Zero,
+    padding,
+)
+from edgenas.search_spaces.torch_builder import activate, attended
 
-Weightless: TypeAlias = Activate | Add | Scale | GlobalPool | AveragePool | Zero
+Weightless: TypeAlias = Activate | Add | Scale | GlobalPool | AveragePool | Zero | Attention
 
 
 def combine(part: Weightless, inputs: Sequence[Tensor]) -> Tensor:
@@ -26,6 +35,8 @@ def combine(part: Weightless, inputs: Sequence[Tensor]) -> Tensor:
             return inputs[0] * inputs[1]
         case GlobalPool():
             return inputs[0].mean((2, 3), keepdim=True)
+        case Attention():
+            return attended(inputs[0], inputs[1], inputs[2], part.heads)
         case Zero():
             return torch.zeros_like(inputs[0])
         case AveragePool():
