@@ -205,6 +205,14 @@ def test_an_unreachable_limit_names_the_fastest(measured: Workspace) -> None:
         search(latency_ms=(1e-6,), device=("local",), space="mobilenetv3-demo", workspace=measured)
 
 
+def test_options_that_would_do_nothing_are_refused(measured: Workspace) -> None:
+    options = {"latency_ms": (5.0,), "device": ("local",), "space": "mobilenetv3-demo", "workspace": measured}
+    with pytest.raises(UsageError, match="scores in this process"):
+        search(**options, accuracy="proxy", workers="1")
+    with pytest.raises(UsageError, match="searched by training"):
+        search(**options, accuracy="proxy", hyperparameters=True)
+
+
 def test_limits_and_devices_must_fit(measured: Workspace) -> None:
     with pytest.raises(UsageError, match="2 latency limits"):
         search(latency_ms=(1.0, 2.0), device=("local",), space="mobilenetv3-demo", workspace=measured)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,20 +175,49 @@ def test_the_bundles_script_needs_nothing_of_the_package(reviews: Path, tmp_path
 # --- training -----------------------------------------------------------------------------------
 
 
-def test_an_encoder_learns_what_words_mean(reviews: Path, tmp_path: Path) -> None:
+def test_an_encoder_learns_what_words_mean_and_is_shipped_as_trained(reviews: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="training needs torch: pip install edgenas[train]")
+    from edgenas.training import Budget, train_network
+    from edgenas.training.folded import FoldedNetwork
+    from edgenas.training.loading import load_source
+
+    source = load_source(str(reviews))
+    space = get_space("text-encoder", classes=2)
+    examples = source.examples(space, seed=0, device=torch.device("cpu"))
+    network = space.network(space.smallest())
+    trained = train_network(
+        network, examples, folder=tmp_path, budget=Budget(epochs=25), recipe=source.recipe
+    )
+    assert trained.result.validation_accuracy > 0.9
+    numbers, labels = next(examples.validation_batches(1, 24))
+    int8 = FoldedNetwork(network, trained.weights)(numbers)
+    assert (int8.argmax(1) == labels).float().mean() > 0.85
+    model = build_onnx(network, weights=trained.weights, precision=False, batch=None)
+    exact = FoldedNetwork(network, trained.weights, simulate_int8=False)(numbers).numpy()
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"input_ids": numbers.numpy()})[0], exact, atol=1e-4)
+
+
+def test_a_supernet_of_encoders_shares_its_weights(reviews: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="training needs torch: pip install edgenas[train]")
     from edgenas.pipeline.train import train
     from edgenas.training.loading import load_source
     from edgenas.training.supernets import load_supernet, subnet_accuracy
 
-    result = train(space="text-encoder", data=str(reviews), folder=tmp_path, epochs=24)
-    assert result.validation_accuracy > 0.9
-    source = load_source(str(reviews))
+    result = train(space="text-encoder", data=str(reviews), folder=tmp_path, epochs=1)
+    examples = load_source(str(reviews)).examples(
+        get_space("text-encoder", classes=2), seed=0, device=torch.device("cpu")
+    )
     supernet = load_supernet(Path(result.checkpoint), device=torch.device("cpu"))
-    examples = source.examples(supernet.space, seed=0, device=torch.device("cpu"))
-    smallest, largest = supernet.space.smallest(), supernet.space.largest()
-    assert subnet_accuracy(supernet, smallest, examples) > 0.9  # every layer int8
-    assert subnet_accuracy(supernet, largest, examples) == result.validation_accuracy
+    assert subnet_accuracy(supernet, supernet.space.largest(), examples) == result.validation_accuracy
+    numbers, _ = next(examples.validation_batches(1, 24))
+    for genome in (supernet.space.smallest(), *supernet.space.sample(np.random.default_rng(0), 3)):
+        described = supernet.space.describe(genome)
+        floats = {name: "fp32" for name in described if name.endswith("precision")}
+        supernet.set_active(supernet.space.genome_of({**described, **floats, "tokens": 24}))
+        supernet.calibrate(examples.calibration_batches(1, 24))
+        with torch.inference_mode():
+            torch.testing.assert_close(supernet(numbers), supernet.extract()(numbers), atol=1e-4, rtol=1e-3)
 
 
 def test_spaces_of_images_and_texts_do_not_mix(reviews: Path, tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ def workers() -> Iterator[Workers]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         with connected_workers("2") as connected:
+            try:
+                assert dict(connected.run(square, [2])) == {0: 4}
+            except Exception as error:
+                if "timed out during startup" not in str(error):  # Ray gives itself 30 seconds
+                    raise
+                pytest.skip("this machine is too busy for Ray to start")
             yield connected
 
 

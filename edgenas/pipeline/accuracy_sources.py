@@ -69,6 +69,7 @@ class Scoring:
         confirming: a dearer source that has the last word on the finalists; None: the source itself.
         missing: above 1 for candidates (N, genes) that the source cannot score, so that none is proposed.
         dropped: options of the space that a table ruled out, in a space that was shrunk.
+        distributed: whether the source has the request's workers do its work.
         rmse: error of a source that predicts, in accuracy, on networks that it did not learn from.
     """
 
@@ -77,6 +78,7 @@ class Scoring:
     identity: str
     evaluations: int
     confirming: AccuracySource | None = None
+    distributed: bool = False
     rmse: float | None = None
     missing: Metric | None = None
     dropped: tuple[DroppedOption, ...] = ()

@@ -30,8 +30,15 @@ def predictor_scoring(request: ScoringRequest) -> Scoring:
     accuracies = supernet.score(genomes)
     predictor = AccuracyPredictor(space.option_counts, genomes, accuracies)
     _tell(predictor.error)
-    identity = f"{weights} {networks} {request.seed}"
-    return Scoring(space, predictor, identity, _EVALUATIONS, confirming=supernet, rmse=predictor.error.rmse)
+    return Scoring(
+        space,
+        predictor,
+        f"{weights} {networks} {request.seed}",
+        _EVALUATIONS,
+        confirming=supernet,
+        distributed=True,
+        rmse=predictor.error.rmse,
+    )
 
 
 def _networks(detail: str | None) -> int:

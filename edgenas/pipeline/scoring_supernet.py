@@ -18,7 +18,7 @@ _EVALUATIONS = 120
 def supernet_scoring(request: ScoringRequest) -> Scoring:
     """Scores with a supernet; what it scored is kept in ``scores.jsonl`` of the folder."""
     source, identity = supernet_accuracy(request)
-    return Scoring(source.space, source, identity, _EVALUATIONS)
+    return Scoring(source.space, source, identity, _EVALUATIONS, distributed=True)
 
 
 def supernet_accuracy(request: ScoringRequest) -> tuple[SupernetAccuracy, str]:

@@ -28,7 +28,7 @@ def train_scoring(request: ScoringRequest) -> Scoring:
         seed=request.seed,
         workers=request.workers,
     )
-    return Scoring(source.space, source, source.identity, _EVALUATIONS)
+    return Scoring(source.space, source, source.identity, _EVALUATIONS, distributed=True)
 
 
 def _epochs(detail: str | None) -> int:

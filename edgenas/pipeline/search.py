@@ -36,6 +36,7 @@ from edgenas.search_spaces import parameters as count_parameters
 from edgenas.units import unit_of
 from edgenas.workspace import Workspace
 
+DEFAULT_STRATEGY = "evolution"
 _FINALISTS, _MOST_FINALISTS = 6, 24
 _FASTEST_EVALUATIONS = 6000
 
@@ -45,7 +46,7 @@ def search(
     latency_ms: Sequence[float],
     device: Sequence[str] = (),
     space: str | None = None,
-    strategy: str = "evolution",
+    strategy: str = DEFAULT_STRATEGY,
     accuracy: str = "auto",
     checkpoint: Path | None = None,
     data: str | None = None,
@@ -150,6 +151,7 @@ def search(
                 workers=connected,
             )
         )
+        _check_workers(workers, scoring, hyperparameters)
         latencies = {
             one: compiled_latency(scoring.space, one, threads=threads, workspace=workspace) for one in devices
         }
@@ -251,6 +253,11 @@ class _Search:
             raise UsageError(
                 "--hyperparameters searches for accuracy within the limits alone",
                 hint="leave out --objective, --weight and --pressure",
+            )
+        if settings.strategy != DEFAULT_STRATEGY:
+            raise UsageError(
+                f"hyper-parameters are searched by Optuna's TPE, not by '{settings.strategy}'",
+                hint="leave --strategy out",
             )
         limits = " ".join(f"{limit:g}" for limit in settings.limits_ms)
         return TuningLoop(
@@ -402,6 +409,18 @@ class _Search:
     def _asked(self) -> str:
         pairs = zip(self.settings.limits_ms, self.settings.devices, strict=True)
         return ", ".join(f"{limit:g} {self.settings.unit(one)} on '{one}'" for limit, one in pairs)
+
+
+def _check_workers(workers: str | None, scoring: Scoring, hyperparameters: bool) -> None:
+    """Refuses workers that would have nothing to do."""
+    if workers is None or (scoring.distributed and not hyperparameters):
+        return
+    why = (
+        "a study of hyper-parameters trains one candidate after the other"
+        if hyperparameters
+        else f"the accuracy source '{scoring.source.name}' scores in this process"
+    )
+    raise UsageError(f"--workers {workers} would have nothing to do: {why}", hint="leave --workers out")
 
 
 def refuse_unreachable(

@@ -44,27 +44,46 @@ class LocalWorkers(Workers):
 
 
 class RayWorkers(Workers):
-    """Ray's workers. An item whose worker dies is run again on another one, up to twice.
+    """Ray's workers, started (or connected to) when there is something to do for the first time.
 
-    An error that the task raises is raised here.
+    An item whose worker dies is run again on another one, up to twice. An error that the task raises is
+    raised here.
     """
 
-    def __init__(self, ray: Any) -> None:
-        self._ray = ray
+    def __init__(self, asked: str) -> None:
+        self._asked = asked
+        self._ray: Any = None
+        self._ours = False
 
     def run(
         self, task: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[tuple[int, Result | None]]:
-        remote = self._ray.remote(num_cpus=1, max_retries=RETRIES)(_on_worker)
+        ray = self._connected()
+        remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_on_worker)
         running = {remote.remote(task, item): index for index, item in enumerate(items)}
         while running:
-            finished, _ = self._ray.wait(list(running), num_returns=1)
+            finished, _ = ray.wait(list(running), num_returns=1)
             index = running.pop(finished[0])
             try:
-                yield index, self._ray.get(finished[0])
-            except self._ray.exceptions.WorkerCrashedError:
+                yield index, ray.get(finished[0])
+            except ray.exceptions.WorkerCrashedError:
                 warn(f"a worker died {RETRIES + 1} times with the same candidate, which is given up")
                 yield index, None
+
+    def close(self) -> None:
+        """Ends what was started here."""
+        if self._ours:
+            self._ray.shutdown()
+        self._ray, self._ours = None, False
+
+    def _connected(self) -> Any:
+        if self._ray is None:
+            self._ray = _ray()
+            if not self._ray.is_initialized():  # else, in a notebook, the user's own workers serve
+                _start(self._ray, self._asked)
+                self._ours = True
+            say(f"candidates are trained and scored by Ray: {self._asked}")
+        return self._ray
 
 
 def _on_worker(task: Callable[[Any], Any], item: Any) -> Any:
@@ -82,38 +101,33 @@ def connected_workers(asked: str | None) -> Iterator[Workers]:
             under the same paths.
 
     Raises:
-        UsageError: Ray is not installed, or it is neither a number nor an address, or nothing answers there.
+        UsageError: it is neither a number nor an address; later, where there is something to do: Ray is
+            not installed, or nothing answers there.
     """
     if asked is None:
         yield LocalWorkers()
         return
-    cluster = asked.startswith(_CLUSTER)
-    if not cluster and not (asked.isdigit() and int(asked)):
+    if not asked.startswith(_CLUSTER) and not (asked.isdigit() and int(asked)):
         raise UsageError(
             f"--workers {asked} is neither a number of workers nor the address of a Ray cluster",
             hint="--workers 4, or --workers ray://HOST:10001",
         )
-    ray = _ray()
+    workers = RayWorkers(asked)
     try:
-        if cluster:
-            ray.init(address=asked, logging_level="ERROR")
-        else:
-            # The local scheduler listens on loopback alone; no dashboard, no usage statistics.
-            ray.init(
-                num_cpus=int(asked), include_dashboard=False, logging_level="ERROR", log_to_driver=False,
-                _node_ip_address="127.0.0.1",
-            )  # fmt: skip
+        yield workers
+    finally:
+        workers.close()
+
+
+def _start(ray: Any, asked: str) -> None:
+    """Connects to a cluster, or starts workers here, without dashboard and usage statistics."""
+    if not asked.startswith(_CLUSTER):
+        ray.init(num_cpus=int(asked), include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        return
+    try:
+        ray.init(address=asked, logging_level="ERROR")
     except ConnectionError as error:
         raise UsageError(f"no Ray cluster answers at {asked}", hint="start one: ray start --head") from error
-    say(
-        f"candidates are trained and scored on {asked} Ray workers"
-        if not cluster
-        else f"connected to {asked}"
-    )
-    try:
-        yield RayWorkers(ray)
-    finally:
-        ray.shutdown()
 
 
 def _ray() -> Any:
