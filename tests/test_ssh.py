@@ -324,6 +324,13 @@ def test_device_that_comes_back_with_another_runtime_is_told(
         server.cut()
         with pytest.raises(DeviceError, match="'board' came back as another device") as caught:
             device.trace(model, threads=1, runs=1)
+        file.write_text("1.99.0")  # and now the old one again
+        write_images(tmp_path / "x.npy", 3)
+        stream = device.evaluate(model, {"x": device.ship(tmp_path / "x.npy")}, threads=1)
+        server.cut()
+        file.write_text("1.98.0")
+        with pytest.raises(DeviceError, match="another device"):
+            list(stream)
     assert "runtime_version 1.98.0 instead of 1.99.0" in caught.value.message
     assert "the same command" in caught.value.hint
 

@@ -246,10 +246,10 @@ class Agent:
 
     def _steadily(self, ask: Callable[[], _Done]) -> _Done:
         """Asks again, with back-off, when the connection is lost; a crash of the agent is raised."""
-        known, reason = bool(self._conversation.starts), ""
+        known = self._conversation.starts > 0
         for pause_s in (*_BACK_OFF_S, math.inf):
             try:
-                if known and reason:
+                if known and not self._conversation.connected:
                     self._check_that_it_is_the_same()
                 return ask()
             except AgentEndedError as ended:

@@ -78,6 +78,11 @@ class Conversation:
             self._start()
         return self._ask(method, answer, limit_s, params)
 
+    @property
+    def connected(self) -> bool:
+        """Whether an agent answers; else the next request starts one."""
+        return self._pipe is not None
+
     def close(self) -> None:
         """Ends the agent."""
         if self._pipe is not None:
