@@ -217,6 +217,30 @@ class DeviceCheck(Record):
     noise_floor: float
 
 
+class DonorShare(Record):
+    """A table that helped to price another device, and its share (0..1) of the mean prediction."""
+
+    device: str
+    runtime: str
+    threads: int
+    share: float
+
+
+class TransferSummary(Record):
+    """How a device with few measurements is priced: with the help of other tables, or alone.
+
+    Both errors are root mean squares of the relative errors of the ``measured_networks``, each predicted
+    without itself: with the donors, and by the device's own table alone (None where that cannot price
+    all of them). The smaller one decides whether the donors are ``used``.
+    """
+
+    measured_networks: int
+    used: bool
+    donors: tuple[DonorShare, ...]
+    leave_one_out_rmspe: float
+    own_leave_one_out_rmspe: float | None
+
+
 class KernelPrediction(Record):
     """The predicted latency of one kernel and where the number comes from."""
 
@@ -227,8 +251,20 @@ class KernelPrediction(Record):
     source: Literal["measured", "interpolated"]
 
 
+class LayerPrediction(Record):
+    """The predicted latency of one layer: of its ``kernels``, and of those that were ``measured``."""
+
+    layer: str
+    latency_ms: float
+    measured_ms: float
+    kernels: int
+
+
 class Prediction(Record):
-    """Predicted latency of one model with a 90 % interval and its parts."""
+    """Predicted latency of one model with a 90 % interval and its parts.
+
+    ``transfer`` says how other tables helped where few networks were measured on the device.
+    """
 
     model: str
     device: str
@@ -241,7 +277,27 @@ class Prediction(Record):
     interpolated_share: float
     kernels: tuple[KernelPrediction, ...]
     structure: Literal["device", "host"] = "device"
+    transfer: TransferSummary | None = None
     virtual_clock: bool = False
+
+    def layers(self) -> tuple[LayerPrediction, ...]:
+        """The kernels summed by layer, in the order of execution.
+
+        Where the model's builder named no layers, the path of the kernel's name stands for one.
+        """
+        found: dict[str, list[KernelPrediction]] = {}
+        for kernel in self.kernels:
+            name = kernel.layer or kernel.name.rpartition("/")[0] or kernel.kind
+            found.setdefault(name, []).append(kernel)
+        return tuple(
+            LayerPrediction(
+                layer=name,
+                latency_ms=sum(one.latency_ms for one in kernels),
+                measured_ms=sum(one.latency_ms for one in kernels if one.source == "measured"),
+                kernels=len(kernels),
+            )
+            for name, kernels in found.items()
+        )
 
 
 class PredictionError(Record):
@@ -287,6 +343,7 @@ class ProfileCell(Record):
     kernels: int
     coverage: float
     error: PredictionError | None
+    transfer: TransferSummary | None = None
 
 
 class ProfileResult(Record):
@@ -511,6 +568,7 @@ class SearchResult(Record):
     evaluated: tuple[Candidate, ...] = ()
     path: str = ""
     interrupted: bool = False
+    transfers: dict[str, TransferSummary] = {}
     virtual_devices: tuple[str, ...] = ()
     accuracy_rmse: float | None = None
     objectives: tuple[str, ...] = ("accuracy",)

@@ -20,6 +20,7 @@ from edgenas.records import (
     Candidate,
     CheckFinding,
     CheckResult,
+    DonorShare,
     Environment,
     EpochRecord,
     FloatOperators,
@@ -40,10 +41,19 @@ from edgenas.records import (
     TensorType,
     TracedKernel,
     TrainResult,
+    TransferSummary,
     ValidateResult,
     ValidationFinding,
 )
-from edgenas.reporting import KernelRow, RunContents, TableContents, charts, render_run, render_table
+from edgenas.reporting import (
+    KernelRow,
+    RunContents,
+    TableContents,
+    charts,
+    render_prediction,
+    render_run,
+    render_table,
+)
 from edgenas.reporting.charts import MOST_POINTS, pareto_front, text
 from edgenas.reporting.page import script_safe_json
 from edgenas.reporting.parts import metric_value, milliseconds, moment, size
@@ -504,6 +514,47 @@ def test_every_chart_draws_without_errors_or_requests(browser: chromium.Page, pa
     assert browser.evaluate("document.querySelector('.verdict').textContent") == "pass"
     assert "1.210 ms" in browser.evaluate("document.querySelector('header .tiles').textContent")
     assert HOSTILE in browser.evaluate("document.querySelector('h1').textContent")
+
+
+@pytest.fixture(scope="module")
+def prediction_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prediction") / "latency.html"
+    transfer = TransferSummary(
+        measured_networks=10, used=True, leave_one_out_rmspe=0.03, own_leave_one_out_rmspe=None,
+        donors=(DonorShare(device=HOSTILE, runtime="openvino", threads=1, share=0.8),),
+    )  # fmt: skip
+    found = msgspec.structs.replace(prediction(), transfer=transfer)
+    path.write_text(render_prediction(found, created_at="2026-11-24T12:00:00+00:00"))
+    return path
+
+
+def test_a_layer_is_the_sum_of_its_kernels() -> None:
+    found = prediction()
+    layers = found.layers()
+    assert [one.layer for one in layers][:2] == ["stem", "s0b0"]
+    assert sum(one.latency_ms for one in layers) == pytest.approx(found.latency_ms - found.overhead_ms)
+    assert sum(one.kernels for one in layers) == len(found.kernels)
+    assert all(0 <= one.measured_ms <= one.latency_ms for one in layers)
+    bare = msgspec.structs.replace(found.kernels[1], layer="", name="/features/1/conv/Conv")
+    assert msgspec.structs.replace(found, kernels=(bare,)).layers()[0].layer == "/features/1/conv"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_prediction_page_works_on_a_phone(
+    browser: chromium.Page, prediction_file: Path, dark: bool
+) -> None:
+    for section in ("layers", "kernels"):
+        open_and_draw(browser, prediction_file, section, width=390, height=844, dark=dark)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    assert browser.problems() == [] and browser.evaluate("window.hacked") is None
+    assert "cannot price" in browser.evaluate("document.getElementById('donors').textContent")
+
+
+def test_hovering_a_layer_or_kernel_shows_its_parts(browser: chromium.Page, prediction_file: Path) -> None:
+    for section, expected in (("layers", "kernels, "), ("kernels", "% of all kernels")):
+        open_and_draw(browser, prediction_file, section)
+        browser.hover(*browser.center(f"[data-figure={section}] .barlayer .trace .point path"))
+        assert expected in hover_text(browser, section)
 
 
 def test_hovering_a_candidate_shows_its_genes(browser: chromium.Page, page_file: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from edgenas.records import (
     Candidate,
     KernelPrediction,
+    LayerPrediction,
     NetworkPoint,
     QuantizeResult,
     SchemeTrial,
@@ -293,6 +294,49 @@ def kernel_bars(kernels: Sequence[KernelPrediction]) -> Figure:
 
 
 # --- quantization and training ---------------------------------------------------------------------
+
+
+def layer_bars(layers: Sequence[LayerPrediction]) -> Figure:
+    """One bar per layer in execution order, measured and interpolated parts end to end."""
+    total = sum(layer.latency_ms for layer in layers) or 1.0
+    rows = list(range(len(layers)))
+    parts = {
+        "measured": [layer.measured_ms for layer in layers],
+        "interpolated": [layer.latency_ms - layer.measured_ms for layer in layers],
+    }
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "width": 0.74,
+            "name": name,
+            "y": rows,
+            "x": [round(1000 * part, 3) for part in parts[name]],
+            "text": [text(layer.layer, 90) for layer in layers],
+            "customdata": [
+                [layer.kernels, round(1000 * layer.latency_ms, 1), round(100 * layer.latency_ms / total, 2)]
+                for layer in layers
+            ],
+            "textposition": "none",
+            "hovertemplate": (
+                "<b>%{text}</b><br>%{customdata[0]} kernels, %{customdata[1]} "
+                f"{microsecond_unit()}, %{{customdata[2]}} % of all layers<br>"
+                f"{name}: %{{x:.1f}} {microsecond_unit()}<extra></extra>"
+            ),
+            "marker": {"color": color},
+        }
+        for name, color in (("measured", ACCENT), ("interpolated", SECOND))
+        if any(part > 0 for part in parts[name])
+    ]
+    labels = [text(layer.layer, 30) for layer in layers]
+    ticks = {"tickvals": rows, "ticktext": labels, "tickfont": {"size": 10}}
+    return _figure(
+        traces,
+        height=max(260, 17 * len(layers) + 110),
+        xaxis=_axis(microsecond_unit(), side="top"),
+        yaxis={"autorange": "reversed", "showgrid": False, **ticks},
+        barmode="stack",
+    )
 
 
 def schemes(result: QuantizeResult) -> Figure:

@@ -102,8 +102,8 @@ def _errors(error: PredictionError | None) -> tuple[str, ...]:
     )
 
 
-def kernels_section(prediction: Prediction) -> Section:
-    """Where the time of one network goes."""
+def kernels_section(prediction: Prediction, title: str = "Where the winner's time goes") -> Section:
+    """Where the time of one network goes, kernel by kernel."""
     low, high = prediction.interval_ms
     facts = (
         Fact(
@@ -121,7 +121,7 @@ def kernels_section(prediction: Prediction) -> Section:
     return Section(
         key="kernels",
         short="Kernels",
-        title="Where the winner's time goes",
+        title=title,
         lead=(
             f"{Path(prediction.model).name}: {len(prediction.kernels)} kernels in order, as "
             f"{prediction.runtime} executes them after its own fusion ({threads(prediction.threads)})."
@@ -137,6 +137,29 @@ def kernels_section(prediction: Prediction) -> Section:
                 rows=rows,
             ),
         ),
+    )
+
+
+def layers_section(prediction: Prediction) -> Section:
+    """Where the time of one network goes, layer by layer."""
+    layers = prediction.layers()
+    rows = [
+        (
+            *(str(position + 1), one.layer, str(one.kernels), f"{1000 * one.latency_ms:.1f}"),
+            percent(one.latency_ms / prediction.latency_ms, 1),
+            percent(one.measured_ms / one.latency_ms if one.latency_ms else 0.0, 0),
+        )
+        for position, one in enumerate(layers)
+    ]
+    columns = ("position", "layer", "kernels", microsecond_unit(), "share", "measured")
+    return Section(
+        key="layers",
+        short="Layers",
+        title="By layer",
+        lead="A layer is what the model's builder named; the runtime's own reorders belong to a neighbour.",
+        figure=charts.layer_bars(layers),
+        describes="Bar chart of the time of every layer; the table below has the numbers.",
+        grids=(Grid(caption=f"All {len(rows)} layers as a table", columns=columns, rows=rows),),
     )
 
 

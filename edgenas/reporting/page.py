@@ -16,10 +16,11 @@ from typing import Any
 
 import edgenas
 from edgenas.errors import UsageError
-from edgenas.records import CheckResult
+from edgenas.records import CheckResult, Prediction
 from edgenas.reporting.check_sections import checks_page
 from edgenas.reporting.contents import RunContents, TableContents
 from edgenas.reporting.parts import Page, moment
+from edgenas.reporting.prediction_sections import prediction_page
 from edgenas.reporting.run_sections import run_page
 from edgenas.reporting.table_sections import table_page
 from edgenas.units import latencies_of
@@ -45,6 +46,15 @@ def render_table(contents: TableContents, *, created_at: str) -> str:
     """
     with latencies_of(virtual=contents.summary.virtual_clock):
         return _render(table_page(contents), created_at)
+
+
+def render_prediction(prediction: Prediction, *, created_at: str) -> str:
+    """The page of one prediction.
+
+    Raises:
+        UsageError: the packages of the extra ``report`` are not installed.
+    """
+    return _render(prediction_page(prediction), created_at)
 
 
 def render_checks(results: Sequence[CheckResult], *, created_at: str) -> str:
