@@ -153,7 +153,12 @@ class Database:
             return TableError(
                 f"{self.path} is locked by another process for more than {_BUSY_TIMEOUT_S:.0f} s"
             )
-        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_IOERR")):
+        if name.startswith("SQLITE_IOERR"):  # a quota or a size limit is no SQLITE_FULL
+            return TableError(
+                f"{self.path} cannot be read or written: {error}; what was measured before is safe in it",
+                hint="check the disk that holds it (space, quota, health) and run the same command again",
+            )
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
             return TableError(
                 f"{self.path} cannot be opened or written: {error}", hint="check its folder's permissions"
             )
