@@ -316,12 +316,13 @@ def table_verify(device_id: str | None) -> Any:
 @click.argument("model", type=EXISTING)
 @device_option
 @threads_option
+@click.option("--html", type=EXISTING, help="Write the breakdown by layer and kernel as one page.")
 def predict(**options: Any) -> Any:
-    """Predict a model's latency, with an interval and its kernels.
+    """Predict a model's latency, with an interval, by layer and by kernel.
 
     \b
     Example:
-      edgenas predict model.onnx --device local
+      edgenas predict model.onnx --device local --html latency.html
     """
     from edgenas.pipeline.predict import predict as stage
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgenas.errors import EdgeNASError
 from edgenas.progress import Task, Watcher
@@ -17,6 +18,8 @@ from edgenas.records import (
     CleanResult,
     DeviceCheck,
     DeviceSummary,
+    KernelPrediction,
+    LayerPrediction,
     Prediction,
     ProfileCell,
     ProfileResult,
@@ -30,6 +33,7 @@ from edgenas.records import (
     TableShown,
     TableSummary,
     TrainResult,
+    TransferSummary,
     ValidateResult,
 )
 from edgenas.units import latencies_of, latency_unit
@@ -246,6 +250,9 @@ def _profile(result: ProfileResult) -> Iterator[Any]:
         f"{result.failed_networks} failed; {result.device_seconds:.0f} s on the device; "
         f"noise floor {percent(result.noise_floor)}; {result.table}"
     )
+    for cell in result.cells:
+        if cell.transfer is not None:
+            yield f"{cell.space}, {cell.precision}: {transfer_note(cell.transfer, result.device)}"
 
 
 def _cell_row(cell: ProfileCell) -> list[str]:
@@ -255,18 +262,51 @@ def _cell_row(cell: ProfileCell) -> list[str]:
     return [*counts, percent(cell.coverage), *(percent(share) for share in shares)]
 
 
+_MOST_LAYERS, _MOST_KERNELS = 15, 25
+_Timed = TypeVar("_Timed", KernelPrediction, LayerPrediction)
+
+
+def _longest(parts: Sequence[_Timed], most: int) -> list[_Timed]:
+    """Those that take longest, the longest first."""
+    return sorted(parts, key=lambda part: -part.latency_ms)[:most]
+
+
+def _share_of(latency_ms: float, total_ms: float) -> tuple[str, str, str]:
+    """A latency, its share of the whole in percent and as a bar."""
+    return ms(latency_ms), f"{100 * latency_ms / total_ms:.1f} %", _share_bar(latency_ms, total_ms)
+
+
+def _left_out(count: int, shown: int, what: str) -> Iterator[str]:
+    if count > shown:
+        yield f"and {count - shown} faster {what}"
+
+
 def _prediction(result: Prediction) -> Iterator[Any]:
-    shown = sorted(result.kernels, key=lambda kernel: -kernel.latency_ms)[:25]
-    rows = [(k.name, k.kind, ms(k.latency_ms), k.source) for k in shown]
-    yield table(f"{result.model} on {result.device}", ("kernel", "kind", "latency", "source"), rows)
-    if len(result.kernels) > len(shown):
-        yield f"and {len(result.kernels) - len(shown)} faster kernels"
+    total = result.latency_ms
+    layers = result.layers()
+    if len(layers) > 1:
+        by_layer = [
+            (one.layer, str(one.kernels), *_share_of(one.latency_ms, total))
+            for one in _longest(layers, _MOST_LAYERS)
+        ]
+        headings = ("layer", "kernels", "latency", "share", "")
+        yield table(f"{result.model} on {result.device}, by layer", headings, by_layer)
+        yield from _left_out(len(layers), _MOST_LAYERS, "layers")
+    by_kernel = [
+        (one.name, one.kind, *_share_of(one.latency_ms, total), one.source)
+        for one in _longest(result.kernels, _MOST_KERNELS)
+    ]
+    columns = ("kernel", "kind", "latency", "share", "", "source")
+    yield table(f"{result.model} on {result.device}, by kernel", columns, by_kernel)
+    yield from _left_out(len(result.kernels), _MOST_KERNELS, "kernels")
     low, high = result.interval_ms
     yield (
         f"predicted {ms(result.latency_ms)}, 90 % interval {ms(low)} to {ms(high)} "
         f"({result.threads} threads, {result.runtime}); interpolated {percent(result.interpolated_share)}; "
         f"kernels read on the {result.structure}"
     )
+    if result.transfer is not None:
+        yield transfer_note(result.transfer, result.device)
 
 
 def _table_shown(result: TableShown) -> Iterator[Any]:
@@ -312,9 +352,9 @@ def _table_cell(cell: TableCell) -> list[str]:
     ]
 
 
-def _share_bar(part: int, whole: int, width: int = 20) -> str:
+def _share_bar(part: float, whole: float, width: int = 20) -> str:
     """A bar as wide as the share; anything above nothing is one cell at least."""
-    full = min(width, -(-width * part // max(whole, 1)))
+    full = min(width, math.ceil(width * part / whole)) if whole else 0
     return "█" * full + "░" * (width - full)
 
 
@@ -331,6 +371,22 @@ def _table_row(row: TableRow) -> list[str]:
         f"{row.command} (edgenas {row.edgenas_version})",
         "; ".join(filter(None, (row.runtime, told))) or "-",
     ]
+
+
+def transfer_note(transfer: TransferSummary, device: str) -> str:
+    """How a device with few measurements was priced, in one sentence."""
+    donors = ", ".join(
+        f"{one.device} ({one.runtime}, {one.threads} threads) {one.share:.0%}"
+        for one in transfer.donors
+        if one.share >= 0.005
+    )
+    own = transfer.own_leave_one_out_rmspe
+    alone = "cannot price them all" if own is None else f"errs by {percent(own)}"
+    return (
+        f"only {transfer.measured_networks} networks were measured on '{device}' for this: "
+        f"other tables ({donors or 'none that fits'}) {'are' if transfer.used else 'are not'} used; leaving "
+        f"one out errs by {percent(transfer.leave_one_out_rmspe)} with them, its own table alone {alone}"
+    )
 
 
 def _genes(candidate: Candidate) -> str:
@@ -361,6 +417,7 @@ def _search(result: SearchResult) -> Iterator[Any]:
         f"{result.evaluations} candidates scored in {result.elapsed_s:.1f} s; "
         f"seed {result.seed}; {result.strategy}{limits}"
     )
+    yield from (transfer_note(transfer, device) for device, transfer in result.transfers.items())
 
 
 def _device_ms(result: SearchResult, device: str, latency_ms: float) -> str:

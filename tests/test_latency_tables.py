@@ -22,7 +22,14 @@ from edgenas.latency_tables.database import Database
 from edgenas.latency_tables.evaluation import cross_validated, held_out_error, noise_floor
 from edgenas.latency_tables.integrity import verify
 from edgenas.latency_tables.kernel_networks import kernel_network
-from edgenas.latency_tables.kernels import KernelSpec, family_of, footprint_bytes, macs_of, spec_of
+from edgenas.latency_tables.kernels import (
+    KernelSpec,
+    family_of,
+    footprint_bytes,
+    kernel_class,
+    macs_of,
+    spec_of,
+)
 from edgenas.latency_tables.layers import describe_layer
 from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.operator_tour import STOPS, tour_network
@@ -86,7 +93,7 @@ def kernels_of(placed: object) -> list[TracedKernel]:
     return found
 
 
-def true_ms(kernel: TracedKernel) -> float:
+def plain_ms(kernel: TracedKernel) -> float:
     """What a kernel costs on the synthetic device."""
     spec = spec_of(kernel)
     work = macs_of(spec) / (2e7 if "group" in spec.attributes and spec.attributes["group"] == 1 else 5e6)
@@ -102,11 +109,19 @@ def fill(
     noise: float = 0.003,
     seed: int = 0,
     cache_mb: float = math.inf,
+    depthwise: float = 1.0,
+    profiler_noise: float = 0.02,
 ) -> np.ndarray:
     """Measures random float networks of a space on the synthetic device.
 
-    What a network touches beyond ``cache_mb`` is fetched anew in every run.
+    What a network touches beyond ``cache_mb`` is fetched anew in every run. ``depthwise`` is how many
+    times as long its depthwise convolutions take, ``profiler_noise`` how far its profiler is off, relative.
     """
+
+    def true_ms(kernel: TracedKernel) -> float:
+        slower = depthwise if kernel_class(spec_of(kernel)).startswith("depthwise") else 1.0
+        return slower * plain_ms(kernel)
+
     space, rng = get_space(space_name), np.random.default_rng(seed)
     genomes = space.sample(rng, count)
     for gene, choice in enumerate(space.choices):
@@ -125,8 +140,8 @@ def fill(
         ))  # fmt: skip
         seen = tuple(
             TracedKernel(**{**{f: getattr(k, f) for f in k.__struct_fields__},
-                            "latency_ms": round((true_ms(k) + PROFILER_MS) * rng.normal(1, 0.02), 3)})
-            for k in kernels
+                            "latency_ms": round((true_ms(k) + PROFILER_MS) * float(factor), 3)})
+            for k, factor in zip(kernels, np.exp(rng.normal(0, profiler_noise, len(kernels))), strict=True)
         )  # fmt: skip
         table.add_trace(trace_of(sha, seen), ENVIRONMENT)
         touched_mb = sum(footprint_bytes(spec_of(kernel)) for kernel in kernels) / 1e6

@@ -21,6 +21,7 @@ from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.latency_tables.templates import KernelTemplate, LayerTemplates
+from edgenas.records import TransferSummary
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -135,12 +136,16 @@ class LayerPricer:
 
 
 class CompiledSpace:
-    """Latencies of a space's candidates on one device. Made by ``compile``."""
+    """Latencies of a space's candidates on one device. Made by ``compile``.
+
+    ``transfer`` is set where other tables might have helped and did not.
+    """
 
     def __init__(self, space: SpaceLike, predictor: LatencyPredictor, pricer: LayerPricer) -> None:
         self.space_name = space.name
         self.device = predictor.device
         self.threads = predictor.threads
+        self.transfer: TransferSummary | None = None
         self._predictor = predictor
         self._pricer = pricer
         counts = np.asarray(space.option_counts)
@@ -236,6 +241,10 @@ class CompiledSpace:
         row, _, own = self._predictor.design.row(counts, columns)
         own += sum((_BORROWED_LOG_SD * price.latency_ms) ** 2 for price in prices if price.borrowed)
         return float(self._predictor.deviation(row[None, :], np.array([own]), np.array([latency_ms]))[0])
+
+    def entry_kernels(self) -> list[dict[str, int]]:
+        """For every entry, in the order of ``entries``, how often it calls which kernel."""
+        return [dict(price.kernels) if price is not None else {} for price in self._prices]
 
     def kernels(self, genome: Ints) -> list[tuple[str, LayerPrice]]:
         """What stands in the slots of one genome (genes,), empty slots left out: index and price."""

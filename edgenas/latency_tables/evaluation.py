@@ -45,12 +45,18 @@ def summarise(
     """The error of estimates beside what was measured; None without any."""
     if not found:
         return None
-    measured = np.array([network.latency_ms for network, _ in found])
     predicted = np.array([estimate.latency_ms for _, estimate in found])
-    low, high = np.array([predictor.interval(one.latency_ms, one.sd_ms) for _, one in found]).T
-    first, second = np.array([network.halves_ms() for network, _ in found]).T
+    intervals = np.array([predictor.interval(one.latency_ms, one.sd_ms) for _, one in found])
+    return error_of([network for network, _ in found], predicted, intervals)
+
+
+def error_of(networks: Sequence[MeasuredNetwork], predicted: Array, intervals: Array) -> PredictionError:
+    """The error of predictions (N,) in ms with intervals (N, 2) beside what was measured."""
+    measured = np.array([network.latency_ms for network in networks])
+    low, high = intervals.T
+    first, second = np.array([network.halves_ms() for network in networks]).T
     return PredictionError(
-        networks=len(found),
+        networks=len(networks),
         within_5=share_within(predicted, measured, 0.05),
         within_10=share_within(predicted, measured, 0.10),
         rmspe=rmspe(predicted, measured),
@@ -84,6 +90,22 @@ def cross_validated(
         fitted = LatencyPredictor.fit_to(observations, kept, left_out=names, like=whole)
         found += fitted.estimates(judged)
     return found
+
+
+def left_out_rmspe(observations: Observations, judged: Sequence[MeasuredNetwork]) -> float | None:
+    """Error of the table alone on ``judged`` networks, each predicted as if it had not been measured.
+
+    All other networks of the table may help. None where the table cannot price all of them so.
+    """
+    networks = observations.with_role("fit")
+    whole = LatencyPredictor.fit_to(observations, networks)
+    errors = []
+    for one in judged:
+        name = one.network.model_sha256
+        kept = [network for network in networks if network.network.model_sha256 != name]
+        fitted = LatencyPredictor.fit_to(observations, kept, left_out={name}, like=whole)
+        errors += [found.latency_ms / one.latency_ms - 1.0 for _, found in fitted.estimates([one])]
+    return float(np.sqrt(np.mean(np.square(errors)))) if len(errors) == len(judged) else None
 
 
 def noise_floor(networks: Sequence[MeasuredNetwork]) -> float:

@@ -26,6 +26,7 @@ _BYTES = {
     "bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "double": 8,
     "int64": 8, "uint64": 8,
 }  # fmt: skip
+_FLOATING = frozenset({"float", "float16", "bfloat16", "double"})
 
 # What ONNX Runtime and OpenVINO call a convolution after their fusion.
 _CONVOLUTIONS = frozenset(
@@ -128,6 +129,21 @@ def _subtype(spec: KernelSpec) -> str:
     if groups > 1:
         return "depthwise" if groups >= channels(spec.inputs[0], spec) else "grouped"
     return "pointwise" if area == 1 else "dense"
+
+
+# Coarse classes of kernels that every runtime has in some form, in floats and in integers.
+KERNEL_CLASSES = tuple(
+    f"{work}/{numbers}"
+    for work in ("pointwise", "dense", "depthwise", "grouped", "transposed", "product", "other")
+    for numbers in ("float", "integer")
+)
+
+
+def kernel_class(spec: KernelSpec) -> str:
+    """The member of ``KERNEL_CLASSES`` that a kernel is of, whatever the runtime calls it."""
+    work = _subtype(spec) or ("product" if is_matrix_product(spec) else "other")
+    floating = not spec.inputs or spec.inputs[0].dtype in _FLOATING
+    return f"{work}/{'float' if floating else 'integer'}"
 
 
 def convolution_groups(spec: KernelSpec) -> int:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import onnx
+from msgspec.structs import replace
 
 from edgenas.device_profiles import DeviceProfile, load_profile
 from edgenas.errors import DeviceUnreachableError
+from edgenas.files import write_atomically
+from edgenas.latency_tables.donors import Donor
+from edgenas.latency_tables.kernels import KernelSpec, spec_of
+from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
+from edgenas.pipeline.few_shot import Neighbours, transferred_model
 from edgenas.pipeline.latency import refuse_foreign_table
 from edgenas.pipeline.onnx_input import read_model, with_batch_one
 from edgenas.progress import warn
 from edgenas.records import KernelTrace, Precision, Prediction
+from edgenas.reporting import render_prediction
 from edgenas.workspace import Workspace
 
 _QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
@@ -32,6 +42,7 @@ def predict(
     *,
     device: str | None = None,
     threads: int | None = None,
+    html: str | os.PathLike[str] | None = None,
     workspace: Workspace | None = None,
 ) -> Prediction:
     """Latency of ``model`` with a 90 % interval, and what every kernel adds to it.
@@ -43,16 +54,24 @@ def predict(
         model: an ONNX file.
         device: the device; the workspace's when None.
         threads: threads to predict for; those that the table has most of when None.
+        html: where to write the breakdown as one self-contained page; nowhere when None.
         workspace: where tables and device profiles are; the current folder when None.
 
     Raises:
         ModelError: the file is no ONNX model, or has a dynamic dimension besides the batch.
         TableError: there is no table of the device, or it is damaged.
         UnknownKernelsError: the model has kernels that nothing in the table can price.
+        UsageError: ``html`` is asked for without the packages of the extra ``report``.
     """
-    path = Path(model)
+    found = _predicted(Path(model), device, threads, workspace or Workspace())
+    if html is not None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomically(Path(html), render_prediction(found, created_at=now))
+    return found
+
+
+def _predicted(path: Path, device: str | None, threads: int | None, workspace: Workspace) -> Prediction:
     loaded = with_batch_one(read_model(path), path)
-    workspace = workspace or Workspace()
     device = workspace.device_or_default(device)
     refuse_foreign_table(device, workspace)
     profile = load_profile(device, workspace)
@@ -60,12 +79,38 @@ def predict(
         predictor = LatencyPredictor.fit(table, threads=threads)
         source = _StructureSource(table, predictor, profile, workspace)
         trace, structure = source.kernels(loaded, path.name)
-        return predictor.predict(trace, model=path.name, precision=precision_of(loaded), structure=structure)
+        precision = precision_of(loaded)
+        observations = observe(table, threads=predictor.threads, fingerprint=predictor.fingerprint)
+        transferred = transferred_model(
+            model_sha256=_sha256(loaded),
+            specs=[spec_of(kernel) for kernel in trace.kernels],
+            precision=precision,
+            observations=observations,
+            neighbours=Neighbours.of(table, observations, workspace),
+            structure_on=lambda donor: source.kernels_on(donor, loaded),
+        )
+        if transferred is not None and transferred.transfer.used:
+            return transferred.prediction(predictor, trace, path.name, precision, structure)
+        found = predictor.predict(trace, model=path.name, precision=precision, structure=structure)
+        return replace(found, transfer=transferred.transfer if transferred is not None else None)
 
 
 def precision_of(model: onnx.ModelProto) -> Precision:
     """``int8`` where any node computes in or converts to integers of eight bits."""
     return "int8" if any(node.op_type in _QUANTIZED for node in model.graph.node) else "fp32"
+
+
+def _sha256(model: onnx.ModelProto) -> str:
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+
+
+@contextlib.contextmanager
+def _written(model: onnx.ModelProto) -> Iterator[Path]:
+    """The model as a file, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
+        file = Path(folder) / f"{_sha256(model)}.onnx"
+        file.write_bytes(model.SerializeToString(deterministic=True))
+        yield file
 
 
 @dataclass(frozen=True)
@@ -79,20 +124,25 @@ class _StructureSource:
 
     def kernels(self, model: onnx.ModelProto, name: str) -> tuple[KernelTrace, Literal["device", "host"]]:
         """The model's kernels: from the table, else from the device, else from this machine."""
-        content = model.SerializeToString(deterministic=True)
-        sha256 = hashlib.sha256(content).hexdigest()
+        sha256 = _sha256(model)
         known = self.table.trace_of(
             sha256, fingerprint=self.predictor.fingerprint, threads=self.predictor.threads
         )
         if known is not None:
             return known, "device"
-        with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
-            file = Path(folder) / f"{sha256}.onnx"
-            file.write_bytes(content)
+        with _written(model) as file:
             try:
                 return self._from_device(file, name, precision_of(model)), "device"
             except DeviceUnreachableError as error:
                 return self._from_host(file, error), "host"
+
+    def kernels_on(self, donor: Donor, model: onnx.ModelProto) -> list[KernelSpec] | None:
+        """The kernels that the model becomes on a donor, where that is this machine; else None."""
+        if donor.device not in HOSTS.values():
+            return None
+        with _written(model) as file, connect(load_profile(donor.device, self.workspace)) as agent:
+            trace = agent.trace(agent.ship(file), threads=donor.threads, runs=1)
+        return [spec_of(kernel) for kernel in trace.kernels]
 
     def _from_device(self, file: Path, name: str, precision: Precision) -> KernelTrace:
         with connect(self.profile) as agent:

@@ -7,21 +7,25 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from edgenas.device_profiles import load_profile
 from edgenas.errors import MeasurementError, UsageError
-from edgenas.latency_tables.evaluation import held_out_error, noise_floor
+from edgenas.latency_tables.evaluation import error_of, held_out_error, noise_floor
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
+from edgenas.pipeline.few_shot import Neighbours, most_telling, transferred_space
 from edgenas.pipeline.profile_plan import (
     PlannedNetwork,
+    SpaceNetwork,
     Target,
     batches,
     interleaved,
@@ -32,7 +36,7 @@ from edgenas.pipeline.profile_plan import (
 )
 from edgenas.progress import Task, track, warn
 from edgenas.records import NetworkLatency, Precision, ProfileCell, ProfileResult
-from edgenas.search_spaces import get_space
+from edgenas.search_spaces import SearchSpace, get_space
 from edgenas.workspace import Workspace
 
 DEFAULT_SPACES = ("mobilenetv3-32px", "residual-32px")
@@ -90,11 +94,41 @@ def profile(
         target = Target.of(agent.environment, device_profile.int8_scheme)
         plan = make_plan(tuple(space), models, tuple(dict.fromkeys(precision)), target, seed)
         table.begin_run(f"profile {device} {' '.join([*space, *map(str, model)])}".strip())
+        measuring = Measuring(agent, table, threads or agent.threads, None, np.random.default_rng(seed))
+        neighbours = Neighbours(
+            workspace,
+            table.path,
+            fingerprint=measuring.fingerprint,
+            threads=measuring.threads,
+            runtime=agent.environment.runtime,
+        )
+        if time_limit_s is not None and space:
+            plan = telling_first(plan, neighbours, np.random.default_rng(seed))
         limit_s = time_limit_s or (None if space or model else _DEFAULT_LIMIT_S)
-        end = None if limit_s is None else started + limit_s
-        measuring = Measuring(agent, table, threads or agent.threads, end, np.random.default_rng(seed))
+        if limit_s is not None:
+            measuring.end = time.monotonic() + limit_s  # from here on: reading other tables is no measuring
         measuring.measure(plan)
-        return _result(measuring, plan, elapsed_s=time.monotonic() - started)
+        return _result(measuring, plan, neighbours, elapsed_s=time.monotonic() - started)
+
+
+def telling_first(
+    plan: list[PlannedNetwork], neighbours: Neighbours, rng: np.random.Generator
+) -> list[PlannedNetwork]:
+    """The plan with those networks first that tell most beside what other tables know.
+
+    A time limit may end it after them, and then they serve best. Without donors the plan stays as it is.
+    """
+    cells: dict[tuple[str, str], list[SpaceNetwork]] = defaultdict(list)
+    for network in plan:
+        if isinstance(network, SpaceNetwork) and network.role == "fit":
+            cells[network.cell].append(network)
+    first: list[list[PlannedNetwork]] = []
+    for some in cells.values():
+        genomes = np.array([one.genome for one in some])
+        first.append([some[i] for i in most_telling(some[0].origin, genomes, neighbours.donors, rng)])
+    chosen = interleaved(first)
+    moved = {one.recipe() for one in chosen}
+    return [*chosen, *(one for one in plan if one.recipe() not in moved)]
 
 
 def make_plan(
@@ -269,11 +303,18 @@ class Measuring:
         self._traced.add(sha)
 
 
-def _result(measuring: Measuring, plan: Sequence[PlannedNetwork], *, elapsed_s: float) -> ProfileResult:
+def _result(
+    measuring: Measuring,
+    plan: Sequence[PlannedNetwork],
+    neighbours: Neighbours,
+    *,
+    elapsed_s: float,
+) -> ProfileResult:
     table, agent = measuring.table, measuring.agent
     observations = observe(table, threads=measuring.threads, fingerprint=measuring.fingerprint)
     predictor = LatencyPredictor.fit_to(observations, observations.with_role("fit"))
     cells = list(dict.fromkeys(network.cell for network in plan))
+    spaces = {network.space: network.origin for network in plan if isinstance(network, SpaceNetwork)}
     planned = {network.cell for network in plan}
     shown = [one for one in observations.networks if (one.network.space, one.network.precision) in planned]
     return ProfileResult(
@@ -286,7 +327,10 @@ def _result(measuring: Measuring, plan: Sequence[PlannedNetwork], *, elapsed_s: 
         device_seconds=measuring.device_seconds,
         elapsed_s=elapsed_s,
         noise_floor=noise_floor(shown),
-        cells=tuple(_cell(space, precision, observations, predictor) for space, precision in cells),
+        cells=tuple(
+            _helped(_cell(space, precision, observations, predictor), spaces, observations, neighbours)
+            for space, precision in cells
+        ),
     )
 
 
@@ -306,6 +350,31 @@ def _cell(space: str, precision: str, observations: Observations, predictor: Lat
         coverage=_coverage(held_out or networks, predictor),
         error=held_out_error(predictor, held_out),
     )
+
+
+def _helped(
+    cell: ProfileCell,
+    spaces: Mapping[str, SearchSpace],
+    observations: Observations,
+    neighbours: Neighbours,
+) -> ProfileCell:
+    """The cell as other tables make it where few of its networks were measured."""
+    space = spaces.get(cell.space)
+    if space is None:
+        return cell
+    found = transferred_space(space, observations, neighbours, cell.precision)
+    if found is None or not found.transfer.used:
+        return replace(cell, transfer=found.transfer if found is not None else None)
+    held_out = [
+        one
+        for one in observations.with_role("held-out")
+        if (one.network.space, one.network.precision) == (cell.space, cell.precision)
+    ]
+    if not held_out:
+        return replace(cell, transfer=found.transfer, error=None)
+    genomes = np.array([one.network.genome for one in held_out])
+    error = error_of(held_out, found.latency_ms(genomes), found.interval_ms(genomes))
+    return replace(cell, transfer=found.transfer, error=error)
 
 
 def _coverage(networks: Sequence[MeasuredNetwork], predictor: LatencyPredictor) -> float:

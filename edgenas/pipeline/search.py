@@ -13,10 +13,9 @@ import numpy as np
 from edgenas.device_profiles import DeviceProfile, load_profile
 from edgenas.errors import BudgetNotMetError, UsageError
 from edgenas.files import write_atomically
-from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.pipeline.accuracy_sources import Scoring, ScoringRequest, resolved
 from edgenas.pipeline.finalists import measure_candidates
-from edgenas.pipeline.latency import compiled_latency, refuse_foreign_table
+from edgenas.pipeline.latency import SpaceLatency, compiled_latency, refuse_foreign_table
 from edgenas.pipeline.search_problem import COUNTED, build_problem
 from edgenas.pipeline.shrunk import shrunk
 from edgenas.pipeline.tuning import TuningLoop
@@ -197,7 +196,7 @@ class _Settings:
 class _Search:
     """One search: the loop on predictions, then the finalists on the devices."""
 
-    def __init__(self, settings: _Settings, scoring: Scoring, latencies: dict[str, CompiledSpace]) -> None:
+    def __init__(self, settings: _Settings, scoring: Scoring, latencies: dict[str, SpaceLatency]) -> None:
         self.settings, self.latencies = settings, latencies
         self.space, self.accuracy, self.scoring = scoring.space, scoring.source, scoring
         problem = build_problem(
@@ -444,7 +443,7 @@ def refuse_unreachable(
 
 
 def _refuse_unreachable(
-    space: SearchSpace, latency: CompiledSpace, device: str, limit_ms: float, *, unit: str, seed: int
+    space: SearchSpace, latency: SpaceLatency, device: str, limit_ms: float, *, unit: str, seed: int
 ) -> None:
     genome, fastest_ms = _fastest(space, latency, seed)
     if fastest_ms > limit_ms:
@@ -455,7 +454,7 @@ def _refuse_unreachable(
         )
 
 
-def _fastest(space: SearchSpace, latency: CompiledSpace, seed: int) -> tuple[Genomes, float]:
+def _fastest(space: SearchSpace, latency: SpaceLatency, seed: int) -> tuple[Genomes, float]:
     """The fastest genome that evolution on the table alone finds, and its latency in ms."""
     return _least(Problem(space, objectives=("latency_ms",), metrics={"latency_ms": latency}), seed)
 
