@@ -168,7 +168,12 @@ def test_a_limit_that_measurements_miss_is_bundled_as_a_failure(
 
     def optimistic(*arguments: Any, **options: Any) -> Callable[[Any], Any]:
         latency = honest(*arguments, **options)
-        return lambda genomes: latency(genomes) / 2
+
+        def halved(genomes: Any) -> Any:
+            return latency(genomes) / 2
+
+        halved.transfer = None  # type: ignore[attr-defined]
+        return halved
 
     monkeypatch.setattr(search_stage, "compiled_latency", optimistic)
     space = get_space("tiny.toml")
