@@ -54,7 +54,8 @@ def render_prediction(prediction: Prediction, *, created_at: str) -> str:
     Raises:
         UsageError: the packages of the extra ``report`` are not installed.
     """
-    return _render(prediction_page(prediction), created_at)
+    with latencies_of(virtual=prediction.virtual_clock):
+        return _render(prediction_page(prediction), created_at)
 
 
 def render_checks(results: Sequence[CheckResult], *, created_at: str) -> str:
