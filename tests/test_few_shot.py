@@ -26,7 +26,7 @@ from edgenas.pipeline.predict import predict
 from edgenas.pipeline.profile import telling_first
 from edgenas.pipeline.profile_plan import Target, plan_space
 from edgenas.records import Prediction
-from edgenas.search_spaces import build_onnx, get_space
+from edgenas.search_spaces import RestrictedSpace, build_onnx, get_space
 from edgenas.workspace import Workspace
 
 SPACE = get_space("mobilenetv3-demo")
@@ -88,6 +88,17 @@ def test_donors_price_a_space_where_the_own_table_is_worse(workspace: Workspace)
     assert np.isfinite(predicted).all() and ours < theirs
     low, high = found.interval_ms(genomes).T
     assert (low < predicted).all() and (predicted < high).all() and (low > 0).all()
+
+
+def test_a_restricted_space_costs_what_its_networks_cost_in_the_whole_one(workspace: Workspace) -> None:
+    gene = next(one for one in SPACE.choices if len(one.options) > 1 and not one.name.endswith("precision"))
+    restricted = RestrictedSpace(SPACE, {gene.name: gene.options[1:]})
+    whole, some = (
+        compiled_latency(space, "local", threads=None, workspace=workspace) for space in (SPACE, restricted)
+    )
+    genomes = restricted.sample(np.random.default_rng(2), 50)
+    same = SPACE.canonical(restricted.to_base(genomes))
+    np.testing.assert_allclose(some(genomes), whole(same), rtol=1e-9)
 
 
 def test_the_own_table_is_kept_where_it_is_better(workspace: Workspace) -> None:

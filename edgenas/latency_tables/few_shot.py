@@ -7,7 +7,7 @@ own table says of it alone: the better of the two is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +115,9 @@ class TransferredSpace:
     Args:
         few_shot: fitted to networks of the space.
         spaces: the space on each donor.
-        device: the device, and the threads that latencies are for.
+        device: the device.
+        threads: the threads that latencies are for.
+        to_donors: turns the genomes that are asked about into those of ``spaces``.
         transfer: what was found about the transfer.
     """
 
@@ -126,9 +128,10 @@ class TransferredSpace:
         *,
         device: str,
         threads: int,
+        to_donors: Callable[[Ints], Ints],
         transfer: TransferSummary,
     ) -> None:
-        self._few_shot, self._spaces = few_shot, tuple(spaces)
+        self._few_shot, self._spaces, self._to_donors = few_shot, tuple(spaces), to_donors
         self.device, self.threads, self.transfer = device, threads, transfer
 
     def latency_ms(self, genomes: Ints) -> Array:
@@ -143,5 +146,5 @@ class TransferredSpace:
         return self._predict(genomes)[1]
 
     def _predict(self, genomes: Ints) -> tuple[Array, Array]:
-        population = np.atleast_2d(np.asarray(genomes))
+        population = self._to_donors(np.atleast_2d(np.asarray(genomes)))
         return self._few_shot.predict([space(population) for space in self._spaces])

@@ -23,7 +23,7 @@ from edgenas.latency_tables.table import LatencyTable
 from edgenas.latency_tables.transfer import choose_informative
 from edgenas.progress import warn
 from edgenas.records import KernelPrediction, KernelTrace, Prediction, TransferSummary
-from edgenas.search_spaces import SearchSpace
+from edgenas.search_spaces import RestrictedSpace, SearchSpace
 from edgenas.workspace import Workspace
 
 Array = NDArray[np.float64]
@@ -146,7 +146,9 @@ def transferred_space(
     if not is_few(measured):
         return None
     genomes = np.array([one.network.genome for one in measured])
-    spaces = donor_spaces(space, neighbours.donors)
+    # A restricted space has the name of its base, whose genomes the table holds.
+    whole = space.base if isinstance(space, RestrictedSpace) else space
+    spaces = donor_spaces(whole, neighbours.donors)
     found = _fitted([(one.donor, one(genomes), one) for one in spaces], measured)
     if found is None:
         return None
@@ -156,8 +158,17 @@ def transferred_space(
         kept,
         device=observations.device,
         threads=observations.threads,
+        to_donors=_to_whole(space),
         transfer=few_shot.summary(_own_rmspe(observations, few_shot.networks)),
     )
+
+
+def _to_whole(space: SearchSpace) -> Callable[[Ints], Ints]:
+    """Turns genomes of a space into those of the space that was measured."""
+    if not isinstance(space, RestrictedSpace):
+        return lambda genomes: genomes
+    base, to_base = space.base, space.to_base
+    return lambda genomes: base.canonical(to_base(genomes))
 
 
 def donor_spaces(space: SearchSpace, donors: Sequence[Donor]) -> list[DonorSpace]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgenas.errors import UnknownNameError, UsageError
-from edgenas.latency_tables.compiled import CompiledSpace
+from edgenas.pipeline.latency import SpaceLatency
 from edgenas.search.problem import Limit, Metric, Problem
 from edgenas.search_spaces import SearchSpace
 from edgenas.search_spaces.counted import CountedSpace
@@ -17,7 +17,7 @@ OBJECTIVES = (ACCURACY, LATENCY, *COUNTED)
 
 def build_problem(
     space: SearchSpace,
-    latencies: Mapping[str, CompiledSpace],
+    latencies: Mapping[str, SpaceLatency],
     *,
     limits_ms: Sequence[float],
     objectives: Sequence[str] = (),
@@ -66,7 +66,7 @@ def build_problem(
     )
 
 
-def _expanded(name: str, latencies: Mapping[str, CompiledSpace], metrics: Mapping[str, Metric]) -> list[str]:
+def _expanded(name: str, latencies: Mapping[str, SpaceLatency], metrics: Mapping[str, Metric]) -> list[str]:
     if name == LATENCY:
         return [f"{LATENCY}:{one}" for one in latencies]
     return [name if name == ACCURACY else _known(name, metrics)]
