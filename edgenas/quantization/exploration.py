@@ -147,13 +147,14 @@ class Explorer:
         for candidate in candidates:
             if candidate.screened is None or not candidate.scheme.is_own or candidate.scheme.float_layers:
                 continue
+            here = self.scorer.score(candidate.path, few, name=f"exactness of {candidate.name}").score
+            if here is None:
+                continue
             meant = defined_distance(self.quantizer.original, candidate.path, few)
             candidate.defined_distance = meant
-            here = float(np.sqrt(np.mean(candidate.screened.errors[: len(few)])))
-            what = (
-                f"{candidate.scheme.types} {'per channel' if candidate.scheme.per_channel else 'per tensor'}"
-            )
-            sentence = named(what, here, meant, self.scorer.agent.environment)
+            granularity = "per channel" if candidate.scheme.per_channel else "per tensor"
+            what = f"{candidate.scheme.types} {granularity}"
+            sentence = named(what, here.distance, meant, self.scorer.agent.environment)
             found += [sentence] if sentence is not None else []
         return found
 
