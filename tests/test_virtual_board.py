@@ -65,10 +65,10 @@ def test_board_repeats_itself(tmp_path: Path) -> None:
         with connect(load_profile(DEVICE, Workspace(tmp_path))) as agent:
             assert agent.environment.virtual_clock
             assert agent.environment.architecture == "aarch64"
-            model = agent.ship(write_model(tmp_path / "m.onnx", width=16, side=16))
+            model = agent.ship(write_model(tmp_path / "m.onnx", width=64, side=64))
             first, second = (next(iter(agent.compare([model], **QUICK))) for _ in range(2))
             assert first.statistics and second.statistics
             latency_ms = first.statistics.latency_ms
-            assert second.statistics.latency_ms == pytest.approx(latency_ms, rel=0.005)
+            assert second.statistics.latency_ms == pytest.approx(latency_ms, rel=0.01)
         assert board.stop() is True
         assert board.stop() is False
