@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +229,16 @@ def test_spaces_of_images_and_texts_do_not_mix(reviews: Path, tmp_path: Path) ->
         train(space="mobilenetv3-demo", data=str(reviews), folder=tmp_path, epochs=1)
     with pytest.raises(UsageError, match="reads texts"):
         train(space="text-encoder", data="digits", folder=tmp_path, epochs=1)
+
+
+def test_proxies_that_look_at_images_are_refused(reviews: Path, tmp_path: Path) -> None:
+    from accuracy_source_contract import make_request
+
+    from edgenas.pipeline.accuracy_sources import get_source
+
+    request = replace(make_request(tmp_path, name="proxy"), space="text-encoder", data=None)
+    with pytest.raises(UsageError, match="looks at images"):
+        get_source("proxy")(replace(request, detail="synflow"))
+    scoring = get_source("proxy")(request)
+    ends = np.stack([scoring.space.smallest(), scoring.space.largest()])
+    assert scoring.source.score(ends).tolist() == pytest.approx([0.1, 0.9])

@@ -64,6 +64,11 @@ def _values(name: str, space: SearchSpace, seed: int) -> Callable[[Genomes], Flo
         counted = CountedSpace(space)
         count = counted.macs if name == "macs" else counted.parameters
         return lambda genomes: np.log(np.maximum(count(genomes), 1.0))
+    if space.network(space.smallest()).vocabulary:
+        raise UsageError(
+            f"the proxy '{name}' looks at images, the space '{space.name}' reads texts",
+            hint="--proxy macs, or --proxy parameters",
+        )
     try:
         from edgenas.training.proxies import proxy_score
     except ModuleNotFoundError as error:
