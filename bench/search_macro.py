@@ -6,7 +6,7 @@ The table is measured first (``edgenas profile --space nasbench-macro``, a few m
 build/): run that part alone on a quiet machine with ``--profile-only``. Accuracies are the benchmark's.
 Everybody knows the latencies and is charged for unique candidates within the limit alone; a peer that
 proposes one above it is told so at no cost. Regret is the accuracy that is missing to the best network
-within the limit, in points.
+within the limit, in points. Seeds that OUT holds are not run again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from provenance import provenance
+from search_hwnas import resumed
 
 from edgenas.pipeline.latency import compiled_latency
 from edgenas.pipeline.profile import profile
@@ -175,18 +176,20 @@ def main() -> None:
         return
     benchmark = Benchmark()
     seeds = options.seeds or (3 if options.quick else 20)
-    rows = [
-        one_run(benchmark, limit, tool, seed)
-        for seed in range(options.first_seed, options.first_seed + seeds)
-        for limit in benchmark.limits_ms
-        for tool in TOOLS
-    ]
-    table = summary(rows)
-    for line in table:
+    rows = resumed(options.json)
+    done = {row["seed"] for row in rows}
+    for seed in range(options.first_seed, options.first_seed + seeds):
+        if seed not in done:
+            rows += [one_run(benchmark, limit, tool, seed) for limit in benchmark.limits_ms for tool in TOOLS]
+            if options.json:
+                save(options.json, rows)
+    for line in summary(rows):
         print("  ".join(f"{name} {value}" for name, value in line.items()))
-    if options.json:
-        content = {"environment": provenance("numpy", "pymoo", "optuna"), "summary": table, "runs": rows}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def save(path: Path, rows: list[dict[str, Any]]) -> None:
+    content = {"environment": provenance("numpy", "pymoo", "optuna"), "summary": summary(rows), "runs": rows}
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def measure() -> None:

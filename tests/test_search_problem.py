@@ -18,6 +18,7 @@ from edgenas.pipeline.search_problem import build_problem
 from edgenas.search.choice_distribution import ChoiceDistribution
 from edgenas.search.expectation import FittedExpectation
 from edgenas.search.hypervolume_curve import hypervolume_over_evaluations
+from edgenas.search.loop import SearchLoop
 from edgenas.search.problem import Floats, Genomes, Problem
 from edgenas.search.schedule import PressureSchedule
 from edgenas.search.shrinking import shrink
@@ -132,6 +133,25 @@ def test_pressure_is_strict_early_and_gone_late() -> None:
     assert PressureSchedule("constant", found).at(0.0) == found.limits
     with pytest.raises(UnknownNameError, match="relaxing"):
         PressureSchedule("rising", found)
+
+
+def test_a_small_space_is_searched_to_its_end_under_relaxing_pressure(tmp_path: Path) -> None:
+    class Made:
+        name = "made"
+
+        def score(self, genomes: Genomes) -> Floats:
+            return accuracy(genomes)
+
+    found = {}
+    for name in ("constant", "relaxing"):
+        asked = grid_problem(("accuracy",), maximum=3.0)
+        loop = SearchLoop(
+            get_strategy("random")(asked, evaluations=1000), Made(), evaluations=1000,
+            path=tmp_path / f"{name}.json", identity={}, pressure=PressureSchedule(name, asked),
+        )  # fmt: skip
+        loop.run(lambda: None)
+        found[name] = {genome.tobytes() for genome in loop.history.genomes}
+    assert found["relaxing"] == found["constant"]
 
 
 def test_hypervolume_never_falls_and_ignores_what_misses_a_limit() -> None:

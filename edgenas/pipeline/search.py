@@ -265,7 +265,9 @@ class _Search:
             evaluations=evaluations,
             folder=settings.folder,
             seed=settings.seed,
-            identity=f"{self.space.name} {self.scoring.identity} {self._table_identity()} {limits}",
+            identity=" ".join(
+                (self.space.name, self.scoring.identity, self._table_identity(), limits, str(settings.limits))
+            ),
         )
 
     def result(self, started: float) -> SearchResult:

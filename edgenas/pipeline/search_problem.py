@@ -34,7 +34,8 @@ def build_problem(
         objectives: what is optimised beside the accuracy; ``latency_ms`` stands for every device,
             ``latency_ms:ID`` for one.
         limits: hard limits on ``COUNTED`` metrics.
-        weights: lambdas by metric: 1 - accuracy + sum of lambda x metric is minimised.
+        weights: lambdas by metric: 1 - accuracy + sum of lambda x metric is minimised; ``latency_ms``
+            is the mean over the devices.
         missing: above 1 for candidates that the accuracy source cannot score.
 
     Raises:

@@ -89,7 +89,13 @@ class BayesianGP(OptunaStrategy):
         return 8
 
     def _sampler(self, seed: int) -> Any:
-        return self._optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
+        try:
+            return self._optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
+        except ImportError as error:
+            raise UsageError(
+                "the strategy 'bayesian-gp' needs torch, which is not installed",
+                hint='pip install "edgenas[train]", or --strategy bayesian',
+            ) from error
 
 
 def _optuna() -> Any:

@@ -51,7 +51,7 @@ class SearchLoop:
         pressure: PressureSchedule | None = None,
     ) -> None:
         self._strategy, self._accuracy, self._evaluations, self._path = strategy, accuracy, evaluations, path
-        self._pressure = pressure
+        self._pressure, self._released = pressure, False
         self._identity = {
             **identity,
             "pressure": "constant" if pressure is None else pressure.name,
@@ -82,15 +82,27 @@ class SearchLoop:
         with track("Searching", total=self._evaluations) as task:
             task.advance(len(self.history))
             while len(self.history) < self._evaluations:
-                if self._pressure is not None:
-                    progress = len(self.history) / self._evaluations
-                    self._strategy.problem.limits = self._pressure.at(progress)
+                self._press()
                 room = self._evaluations - len(self.history)
                 genomes = self._strategy.ask(min(room, self._strategy.generation_size))
+                if not len(genomes) and self._release():
+                    continue
                 if not len(genomes):
                     return
                 self._tell(genomes, task, view)
                 after_generation()
+
+    def _press(self) -> None:
+        if self._pressure is not None:
+            progress = 1.0 if self._released else len(self.history) / self._evaluations
+            self._strategy.problem.limits = self._pressure.at(progress)
+
+    def _release(self) -> bool:
+        """Takes all pressure off where nothing is left under it; False where none was on."""
+        if self._pressure is None or self._strategy.problem.limits == self._pressure.at(1.0):
+            return False
+        self._released = True
+        return True
 
     def _tell(self, genomes: Genomes, task: Task, view: LiveView) -> None:
         problem = self._strategy.problem
