@@ -506,7 +506,7 @@ def open_and_draw(browser: chromium.Page, path: Path, section: str = "front-0", 
 
 def test_every_chart_draws_without_errors_or_requests(browser: chromium.Page, page_file: Path) -> None:
     open_and_draw(browser, page_file)
-    for section in ("front-0", "prediction", "kernels", "schemes", "train", "final"):
+    for section in ("front-0", "survival", "prediction", "kernels", "schemes", "train", "final"):
         browser.evaluate(f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})")
         browser.wait_for(drawn(section))
     assert browser.problems() == []
