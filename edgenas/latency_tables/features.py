@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgenas.latency_tables.kernels import (
     KernelSpec,
     channels,
+    convolution_groups,
     elements,
     is_convolution,
     macs_of,
@@ -19,7 +20,7 @@ from edgenas.latency_tables.kernels import (
 
 FEATURES = (
     "macs", "read", "written", "weights", "in_channels", "out_channels", "height", "width", "window",
-    "stride", "inputs", "rank", "activation", "sum", "in_padding", "out_padding",
+    "stride", "inputs", "rank", "activation", "sum", "in_padding", "out_padding", "groups",
 )  # fmt: skip
 
 
@@ -57,6 +58,7 @@ def _features(spec: KernelSpec) -> tuple[float, ...]:
         float(is_convolution(spec) and len(spec.inputs) > 3),
         _padding(channels(first, spec) if first is not None else 0),
         _padding(channels(last, spec) if last is not None else 0),
+        math.log2(convolution_groups(spec)) if is_convolution(spec) else 0.0,
     )
 
 

@@ -35,6 +35,7 @@ _CONVOLUTIONS = frozenset(
         "Convolution", "GroupConvolution", "BinaryConvolution", "Deconvolution", "GroupDeconvolution",
     }
 )  # fmt: skip
+_RESIZES = frozenset({"Resize", "Upsample", "Interpolate"})
 _TRANSPOSED = frozenset({"ConvTranspose", "Deconvolution", "GroupDeconvolution"})
 _MATRIX_PRODUCTS = frozenset(
     {
@@ -121,6 +122,8 @@ def family_of(spec: KernelSpec) -> str:
 
 
 def _subtype(spec: KernelSpec) -> str:
+    if spec.kind in _RESIZES:
+        return str(spec.attributes.get("mode", "nearest"))
     if not is_convolution(spec):
         return ""
     groups, area = convolution_groups(spec), window_area(spec)

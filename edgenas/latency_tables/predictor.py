@@ -27,7 +27,7 @@ NOTHING: Array = np.array([])
 COVERAGE = 0.9
 _GAUSSIAN = 1.645  # 90 % of a normal distribution, until enough networks tell better
 _LEAST_TO_CALIBRATE = 20
-_FOLDS = 8
+_FOLDS = 6
 _LEAST_SHARE = 0.02  # of its guess, that a kernel is taken to cost whatever the correction says
 _PINNINGS = 12
 _PIN_SD, _PIN_TOLERANCE = 0.01, 0.02  # relative to the guess
@@ -59,6 +59,7 @@ class LatencyPredictor:
         self.quantile = quantile
         self.catalogue = observations.catalogue
         self._unseen: KernelGuesses | None = None
+        self._pinned: frozenset[str] = frozenset()
         self._columns: dict[str, Column] = {}
         self._prices: dict[str, float] = {}
 
@@ -101,8 +102,9 @@ class LatencyPredictor:
             )
         used = sorted({key for network in usable for key in network.kernels if key in profiled})
         design = Design(guesses, used)
-        posterior = _posterior(design, usable, like.posterior.deviations if like else None)
+        posterior, pinned = _posterior(design, usable, like)
         predictor = cls(observations, design, posterior, like.quantile if like else _GAUSSIAN, len(usable))
+        predictor._pinned = pinned
         corrected = {key: predictor.kernel_ms(key) for key in used}
         predictor._unseen = KernelGuesses(
             observations.catalogue, corrected, like=like._unseen if like else None
@@ -235,14 +237,14 @@ class LatencyPredictor:
 
 
 def _posterior(
-    design: Design,
-    networks: Sequence[MeasuredNetwork],
-    deviations: dict[str, float] | None,
-) -> Posterior:
+    design: Design, networks: Sequence[MeasuredNetwork], like: LatencyPredictor | None
+) -> tuple[Posterior, frozenset[str]]:
     """Reconciles the networks with the kernels, none of which may come out below its least price.
 
     A kernel that does is pinned there like one more measurement; a pin that only holds a kernel down
-    is taken out again. Cutting prices off afterwards instead would make every network too slow.
+    is taken out again. Cutting prices off afterwards instead would make every network too slow. The
+    pinned kernels are given, too: with those of ``like``, a predictor of nearly the same networks, the
+    search begins.
 
     Source: Nocedal and Wright, Numerical Optimization (2006), section 16.5 (active sets).
     """
@@ -250,22 +252,23 @@ def _posterior(
     columns = {key: design.column(key, design.guesses.guess(key)) for key in keys}
     measured = _network_rows(design, networks, columns)
     candidates = _pinned_rows(design, columns)
-    pinned = np.zeros(len(keys), np.bool_)
-    posterior = solve(*measured, design.groups(), deviations=deviations)
+    pinned = np.array([like is not None and key in like._pinned for key in keys])
+    deviations = like.posterior.deviations if like else None
     for _ in range(_PINNINGS):
+        both = _Rows(
+            vstack([measured.rows, candidates.rows[np.flatnonzero(pinned)]], format="csr"),
+            np.concatenate([measured.residual, candidates.residual[pinned]]),
+            np.concatenate([measured.variance, candidates.variance[pinned]]),
+        )
+        posterior = solve(*both, design.groups(), deviations=deviations)
+        deviations = posterior.deviations
         too_low = ~pinned & (candidates.rows @ posterior.mean < candidates.residual - _PIN_TOLERANCE)
         pulls = np.zeros(len(keys), np.bool_)
         pulls[np.flatnonzero(pinned)] = posterior.weights[len(networks) :] < 0
         if not np.any(too_low | pulls):
             break
         pinned = (pinned & ~pulls) | too_low
-        both = _Rows(
-            vstack([measured.rows, candidates.rows[np.flatnonzero(pinned)]], format="csr"),
-            np.concatenate([measured.residual, candidates.residual[pinned]]),
-            np.concatenate([measured.variance, candidates.variance[pinned]]),
-        )
-        posterior = solve(*both, design.groups(), deviations=posterior.deviations)
-    return posterior
+    return posterior, frozenset(key for key, held in zip(keys, pinned, strict=True) if held)
 
 
 class _Rows(NamedTuple):

@@ -47,7 +47,7 @@ _REPEATED, _REPEATABLE = 60, 0.012  # networks, and what nine in ten passes diff
 _DISTURBED = 0.03  # passes that differ by more are followed by another one
 _BATCH = 10
 _TRACE_RUNS, _FEWEST_TRACE_RUNS, _TRACE_MS = 40, 10, 400.0  # a slow network is not traced so often
-_DEFAULT_LIMIT_S = 600.0
+DEFAULT_LIMIT_S = 600.0
 _ROUNDS = {"min_rounds": 6, "max_rounds": 20}
 
 
@@ -104,7 +104,7 @@ def profile(
         )
         if time_limit_s is not None and space:
             plan = telling_first(plan, neighbours, np.random.default_rng(seed))
-        limit_s = time_limit_s or (None if space or model else _DEFAULT_LIMIT_S)
+        limit_s = time_limit_s or (None if space or model else DEFAULT_LIMIT_S)
         if limit_s is not None:
             measuring.end = time.monotonic() + limit_s  # from here on: reading other tables is no measuring
         measuring.measure(plan)
