@@ -40,7 +40,7 @@ from edgenas.latency_tables.observations import MeasuredNetwork, Observations, o
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
-from edgenas.pipeline.profile import Measuring, make_plan
+from edgenas.pipeline.profile import DEFAULT_LIMIT_S, Measuring, make_plan
 from edgenas.pipeline.profile_plan import FileNetwork, PlannedNetwork, Target, plan_space
 from edgenas.search_spaces import get_space
 from edgenas.workspace import Workspace
@@ -88,7 +88,9 @@ class Bench:
         return Workspace(self.workspace / ("default" if cell.space == REAL else "spaces"))
 
     def note_of(self, cell: Cell) -> Path:
-        return self.workspace / "notes" / f"{cell.name.replace('/', '-').replace(' ', '-')}.json"
+        """What measuring the cell took; one default profile serves both precisions."""
+        parts = (REAL, cell.runtime, str(cell.threads)) if cell.space == REAL else (cell.name,)
+        return self.workspace / "notes" / f"{'-'.join(parts).replace('/', '-').replace(' ', '-')}.json"
 
     def plan(self, cell: Cell, target: Target) -> list[PlannedNetwork]:
         if cell.space == REAL:
@@ -122,9 +124,13 @@ def measure(bench: Bench, cell: Cell) -> bool:
         plan = bench.plan(cell, Target.of(agent.environment, profile.int8_scheme))
         table.begin_run(f"bench {cell.name}")
         measuring = Measuring(agent, table, cell.threads, end, np.random.default_rng(bench.seed))
+        if cell.space == REAL:  # as long as the command would take
+            over = started + max(0.0, DEFAULT_LIMIT_S - note["elapsed_s"])
+            measuring.end = over if end is None else min(end, over)
         measuring.measure(plan)
         note["device_seconds"] += measuring.device_seconds
         if cell.space == REAL:
+            measuring.end = end
             measuring.measure(bench.judging())
         note["elapsed_s"] += time.monotonic() - started
         note |= {
