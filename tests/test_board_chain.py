@@ -28,6 +28,7 @@ from edgenas.measuring.virtual_board import VirtualBoard
 pytestmark = pytest.mark.slow
 
 IMAGES = 64
+COMMAND_S = 1200.0  # minutes on a busy machine; a command that hangs must not hold CI up
 SPACE = """
 resolution = 16
 [stem]
@@ -92,7 +93,10 @@ def edgenas(folder: Path, *arguments: str, accident: Accident | None = None) -> 
     output, messages = folder / "stdout", folder / "stderr"
     with output.open("w") as out, messages.open("w") as err:
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, env=environment)
+        deadline = time.monotonic() + COMMAND_S
         while process.poll() is None:
+            if time.monotonic() > deadline:
+                process.kill()
             if accident is not None:
                 accident.look()
             time.sleep(0.05)
