@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,18 @@ def test_cache_drops_what_was_not_used_longest(tmp_path: Path) -> None:
     assert cache.sizes([first, second, third]) == [(True, 100), (False, 0), (True, 100)]
     with pytest.raises(AgentError, match=second):
         cache.path(second)
+
+
+def test_agents_that_share_a_full_cache_may_evict_the_same_files(tmp_path: Path) -> None:
+    caches = [ContentCache(tmp_path, limit_bytes=2_000) for _ in range(4)]
+
+    def fill(number: int) -> None:
+        for step in range(60):
+            _store(caches[number], f"{number} {step} ".encode() * 10)
+
+    with ThreadPoolExecutor(len(caches)) as pool:
+        list(pool.map(fill, range(len(caches))))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 4_000
 
 
 def test_cache_resumes_where_it_was_cut(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Iterable, List, Tuple
+from typing import Iterable, Iterator, List, Tuple
 
 from .failures import AgentError
 
@@ -86,23 +86,30 @@ class ContentCache:
         return False, 0
 
     def _make_room(self, needed: int) -> None:
-        kept = sorted((p for p in self._folder.iterdir() if _HASH.fullmatch(p.name)), key=_last_use)
-        total = sum(path.stat().st_size for path in kept)
+        """Removes what was used least recently; agents beside this one may do the same at any moment."""
+        kept = sorted(self._kept())
+        total = sum(size for _, size, _ in kept)
         while kept and (total + needed > self._limit_bytes or self._free() < needed + _RESERVE_BYTES):
-            oldest = kept.pop(0)
-            total -= oldest.stat().st_size
-            oldest.unlink()
+            _, size, oldest = kept.pop(0)
+            total -= size
+            oldest.unlink(missing_ok=True)
         if self._free() < _RESERVE_BYTES:
             raise AgentError(
                 "device", f"the disk is full: {self._free() >> 20} MiB are free where {self._folder} is"
             )
 
+    def _kept(self) -> Iterator[Tuple[float, int, Path]]:
+        """Last use, size and path of every complete file."""
+        for path in self._folder.iterdir():
+            if _HASH.fullmatch(path.name):
+                try:
+                    found = path.stat()
+                except FileNotFoundError:
+                    continue
+                yield found.st_mtime, found.st_size, path
+
     def _free(self) -> int:
         return shutil.disk_usage(self._folder).free
-
-
-def _last_use(path: Path) -> float:
-    return path.stat().st_mtime
 
 
 def _checked(content: str) -> str:
