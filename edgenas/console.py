@@ -36,6 +36,7 @@ from edgenas.records import (
     TransferSummary,
     ValidateResult,
 )
+from edgenas.reporting.schemes import spoken
 from edgenas.units import latencies_of, latency_unit
 
 if TYPE_CHECKING:
@@ -429,7 +430,8 @@ def _quantize(result: QuantizeResult) -> Iterator[Any]:
     headings = ("scheme", "accuracy", "latency", "size", "output distance", "verdict", "why")
     yield table(f"Schemes tried on {result.device}", headings, [_trial_row(trial) for trial in result.tried])
     yield (
-        f"{result.scheme} -> {result.output}: {ms(result.latency_ms)} (float {ms(result.float_latency_ms)}), "
+        f"{spoken(result.scheme)} -> {result.output}: "
+        f"{ms(result.latency_ms)} (float {ms(result.float_latency_ms)}), "
         f"accuracy {percent(result.accuracy)} (float {percent(result.float_accuracy)}), "
         f"{megabytes(result.size_bytes)} (float {megabytes(result.float_size_bytes)})"
     )
@@ -521,7 +523,7 @@ def _clean(result: CleanResult) -> Iterator[Any]:
 def _run(result: RunResult) -> Iterator[Any]:
     rows = [
         ("verdict", f"{result.verdict} (limit {ms(result.latency_limit_ms)} on {result.device})"),
-        ("model.onnx", f"{result.scheme}, {ms(result.latency_ms)}, {megabytes(result.size_bytes)}"),
+        ("model.onnx", f"{spoken(result.scheme)}, {ms(result.latency_ms)}, {megabytes(result.size_bytes)}"),
         ("accuracy", f"{percent(result.accuracy)} (fp32 {percent(result.fp32_accuracy)})"),
         ("fp32 size", megabytes(result.fp32_size_bytes)),
         ("candidate", " ".join(f"{k}={v}" for k, v in result.candidate.items())),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import chromium
 import msgspec
@@ -16,6 +16,7 @@ from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.pipeline.check_history import append
 from edgenas.pipeline.report import read_run, report
+from edgenas.quantization.schemes import Calibration, QuantizationScheme, replaced
 from edgenas.records import (
     Candidate,
     CheckFinding,
@@ -58,6 +59,7 @@ from edgenas.reporting.charts import MOST_POINTS, pareto_front, text
 from edgenas.reporting.page import script_safe_json
 from edgenas.reporting.parts import metric_value, milliseconds, moment, size
 from edgenas.reporting.run_sections import run_command, run_page
+from edgenas.reporting.schemes import spoken
 from edgenas.workspace import Workspace
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1><b>\"'&"
@@ -837,3 +839,30 @@ def test_an_empty_history_is_explained(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"")
     with pytest.raises(UsageError, match="no result yet"):
         report(checks=tmp_path / "empty.jsonl", workspace=Workspace(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("float", "float"),
+        ("u8s8-channel-minmax", "int8 (u8s8, per channel, whole ranges)"),
+        ("s8s8-tensor-mse-mixed2.1553", "int8 (s8s8, per tensor, least-error ranges, 2 nodes in float)"),
+        (
+            "u8u8-channel-reduced-bias-x1.ab12",
+            "int8 (u8u8, per channel, 7-bit weights, corrected biases, 1 node in float)",
+        ),
+    ],
+)
+def test_schemes_are_said_in_words(name: str, words: str) -> None:
+    assert spoken(name) == words
+
+
+def test_every_word_of_a_scheme_is_known() -> None:
+    everything = QuantizationScheme(
+        reduced_range=True, equalized=True, bias_corrected=True, refined_rounding=True,
+        integer_sums=False, integer_gates=False,
+    )  # fmt: skip
+    for calibration in get_args(Calibration):
+        name = replaced(everything, calibration=calibration).name
+        assert len(spoken(name).split(", ")) == len(name.split("-"))
+        assert not set(spoken(name).replace("(", "").replace(")", "").split(", ")) & set(name.split("-")[1:])

@@ -55,7 +55,10 @@ class QuantizationScheme(Record):
 
     @property
     def name(self) -> str:
-        """Short and unique among the schemes of one model, such as ``u8s8-channel-mse-bias``."""
+        """Short and unique among the schemes of one model, such as ``u8s8-channel-mse-bias``.
+
+        ``edgenas.reporting.schemes`` says it in words.
+        """
         if not self.is_own:
             return f"{self.engine}-{self.preset}"
         parts = [self.types, "channel" if self.per_channel else "tensor"]

@@ -29,6 +29,7 @@ from edgenas.reporting.parts import (
     threads,
 )
 from edgenas.reporting.parts import limit as limit_text
+from edgenas.reporting.schemes import spoken
 from edgenas.reporting.trend_sections import trend_sections
 from edgenas.units import latencies_of
 
@@ -134,7 +135,7 @@ def _came_out(contents: RunContents) -> tuple[Fact, ...]:
     if contents.quantize:
         gain = contents.quantize.float_latency_ms / contents.quantize.latency_ms
         facts.append(
-            Fact(label="scheme", value=contents.quantize.scheme, note=f"{gain:.2f}x as fast as float")
+            Fact(label="scheme", value=spoken(contents.quantize.scheme), note=f"{gain:.2f}x as fast as float")
         )
     return tuple(facts)
 
@@ -280,8 +281,8 @@ def schemes_section(result: QuantizeResult) -> Section:
         title="Quantization schemes tried",
         lead=(
             f"{len(rows)} schemes, calibrated with {result.calibration_images} images and compared on "
-            f"{result.selection_images} others, all on the device ({reference}). Chosen: {result.scheme}. "
-            + " ".join(result.warnings)
+            f"{result.selection_images} others, all on the device ({reference}). "
+            f"Chosen: {spoken(result.scheme)}. " + " ".join(result.warnings)
         ),
         figure=charts.schemes(result),
         describes="Scatter chart of the schemes; the table below has the numbers and the reasons.",
