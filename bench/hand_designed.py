@@ -29,10 +29,9 @@ from reference_networks import FAMILIES
 
 from edgenas.datasets import default_preprocessing, load_dataset, preprocess
 from edgenas.device_profiles import load_profile
-from edgenas.latency_tables.compiled import CompiledSpace
-from edgenas.latency_tables.predictor import LatencyPredictor
-from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
+from edgenas.pipeline.latency import compiled_latency
+from edgenas.pipeline.limits import networks_near
 from edgenas.pipeline.profile import profile
 from edgenas.search.evolution import Evolution
 from edgenas.search.problem import Limit, Problem
@@ -151,12 +150,12 @@ def search_cell(settings: Settings, seed: int, limit_ms: float, folder: Path) ->
     from edgenas import training
 
     space, data = _training_data(settings, seed)
+    latency = compiled_latency(space, settings.device, threads=1, workspace=Workspace(folder.parent))
+    pool = networks_near(space, latency, limit_ms, seed=seed)
     budget = training.Budget(cpu_seconds=settings.supernet_seconds)
-    supernet, _ = training.train_supernet(space, data, folder=folder, budget=budget, seed=seed)
+    supernet, _ = training.train_supernet(space, data, folder=folder, budget=budget, seed=seed, pool=pool)
     started = time.process_time()
     source = training.SupernetAccuracy(supernet, data, cache=folder / "scores.jsonl")
-    with LatencyTable.open(Workspace(folder.parent).table_path(settings.device)) as table:
-        latency = CompiledSpace.compile(space, table, LatencyPredictor.fit(table, threads=1)).latency_ms
     problem = Problem(space, metrics={"latency": latency}, limits=[Limit(metric="latency", maximum=limit_ms)])
     strategy = Evolution(problem, seed=seed, evaluations=settings.evaluations)
     scored: dict[bytes, tuple[float, np.ndarray]] = {}
@@ -213,20 +212,18 @@ def train_cell(
     from edgenas import training
 
     space, data = _training_data(settings, cell.seed)
-    state = None
+    train = {"folder": folder / cell.key, "seed": cell.seed, "budget": training.Budget(cpu_seconds=seconds)}
     if cell.network == "searched":
         genome = np.array(described["genome"])
         path = folder / f"search-{cell.seed}" / "supernet.pt"
         supernet = training.load_supernet(path, device=data.device, space=space)
         supernet.set_active(genome)
         supernet.calibrate(data.calibration_batches(*supernet.network.input_shape[1:]))
-        network, state = supernet.network, supernet.subnet_state()
+        network, inherited = supernet.network, supernet.subnet_state()
+        trained = training.train_from_better_start(network, data, inherited=inherited, **train)
     else:
         network = msgspec.convert(described, Network)
-    trained = training.train_network(
-        network, data, folder=folder / cell.key, seed=cell.seed, state=state,
-        budget=training.Budget(cpu_seconds=seconds),
-    )  # fmt: skip
+        trained = training.train_network(network, data, **train)
     return {
         "accuracy": test_accuracy(network, trained.weights, settings.data),
         "validation_accuracy": trained.result.validation_accuracy,
@@ -402,7 +399,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the result goes as JSON")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--data", default=str(DATA), help="an .npz with a test split")
-    parser.add_argument("--space", default="residual-32px")
+    parser.add_argument("--space", default="dense-32px")
     parser.add_argument("--device", default="local")
     parser.add_argument("--latency-ms", type=float, help="default: what ResNet-8 takes on the device")
     parser.add_argument("--supernet-seconds", type=float, help="CPU seconds of supernet training")
@@ -418,10 +415,10 @@ def main() -> None:
         data=options.data,
         device=options.device,
         latency_ms=options.latency_ms,
-        supernet_seconds=options.supernet_seconds or (20.0 if quick else 200.0),
-        final_seconds=options.final_seconds or (10.0 if quick else 60.0),
-        evaluations=options.evaluations or (10 if quick else 60),
-        profile_seconds=options.profile_seconds or (60.0 if quick else 300.0),
+        supernet_seconds=options.supernet_seconds or (4.0 if quick else 6.0),
+        final_seconds=options.final_seconds or (8.0 if quick else 25.0),
+        evaluations=options.evaluations or (8 if quick else 12),
+        profile_seconds=options.profile_seconds or 60.0,
         seeds=options.seeds or (1 if quick else 3),
     )
     folder = options.folder or ROOT / "runs" / f"hand-designed{'-quick' if quick else ''}"

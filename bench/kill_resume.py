@@ -170,7 +170,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def begin_alike(killed: Place, place: Place) -> None:
-    """Gives another workspace what the killed run measured: its table and the steps of its trainings."""
+    """Gives another workspace what the killed run measured: its table, what that said and the steps."""
     place.work.mkdir(parents=True)
     (place.root / "latency_tables").mkdir()
     with (
@@ -181,8 +181,10 @@ def begin_alike(killed: Place, place: Place) -> None:
     (place.run / ".stages").mkdir()
     for name in ("profile.json", ".stages/profile.json"):
         shutil.copyfile(killed.run / name, place.run / name)
-    for path in killed.work.glob("*.steps.json"):
-        shutil.copyfile(path, place.work / path.name)
+    for path in (*killed.work.rglob("*.steps.json"), *killed.work.glob("*.pool.json")):
+        copied = place.work / path.relative_to(killed.work)
+        copied.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copied)
 
 
 def differences(one: Place, other: Place) -> list[str]:
@@ -207,10 +209,13 @@ def outcome_differences(one: Place, other: Place) -> list[str]:
     found = [
         f"search {key}" for key in ("genomes", "objectives", "violations") if ends[0][key] != ends[1][key]
     ]
-    for name in ("supernet.pt", "network.pt"):
-        left, right = (torch.load(place.work / name, weights_only=True)["module"] for place in (one, other))
+    for path in sorted(one.work.rglob("*.pt")):
+        twin = other.work / path.relative_to(one.work)
+        if not twin.exists():  # a difference of the files
+            continue
+        left, right = (torch.load(file, weights_only=True)["module"] for file in (path, twin))
         if any(not torch.equal(left[key], right[key]) for key in left.keys() | right.keys()):
-            found.append(f"weights {name}")
+            found.append(f"weights {path.relative_to(one.work)}")
     return found
 
 

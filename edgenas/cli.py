@@ -335,6 +335,9 @@ def predict(**options: Any) -> Any:
 @click.option("--folder", type=EXISTING, help="Where checkpoints go (default: runs/train-SPACE-DATA).")
 @click.option("--epochs", type=click.IntRange(1), help="Train this many epochs.")
 @click.option("--cpu-seconds", type=float, help="Train for this much CPU time.")
+@click.option("--latency-ms", type=MS, help="Train only networks just below this limit.")
+@device_option
+@threads_option
 @click.option("--torch-device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @seed_option
 def train(**options: Any) -> Any:

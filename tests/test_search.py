@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgenas.errors import BudgetNotMetError, TableError, UsageError
+from edgenas.pipeline.limits import networks_near
 from edgenas.pipeline.profile import profile
 from edgenas.pipeline.search import search
 from edgenas.search.evolution import Evolution
@@ -222,3 +223,16 @@ def test_a_device_without_a_table_is_told_how_to_make_one(tmp_path: Path) -> Non
     with pytest.raises(TableError, match="no latency table") as error:
         search(latency_ms=(1.0,), device=("local",), space="mobilenetv3-demo", workspace=Workspace(tmp_path))
     assert "edgenas profile" in error.value.hint
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 5.0], ids=["tight", "between", "loose"])
+def test_what_is_near_a_limit_keeps_it_and_uses_most_of_it(share: float) -> None:
+    fastest, slowest = (cost(genome[None])[0] for genome in (SPACE.smallest(), SPACE.largest()))
+    limit = fastest + share * (slowest - fastest)
+    pool = networks_near(SPACE, cost, limit, seed=3)  # type: ignore[arg-type]
+    assert len(np.unique(pool, axis=0)) == len(pool) <= 4096
+    reached = cost(pool)
+    assert reached.max() <= limit
+    assert reached.min() >= 0.6 * reached.max()
+    assert reached.max() > min(limit, slowest) - 1.0, "costs are whole numbers"
+    assert np.array_equal(pool, networks_near(SPACE, cost, limit, seed=3))  # type: ignore[arg-type]

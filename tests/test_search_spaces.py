@@ -44,6 +44,8 @@ from edgenas.search_spaces import (
 )
 
 STAGED = (
+    "dense-32px",
+    "dense-demo",
     "mobilenetv3",
     "mobilenetv3-32px",
     "mobilenetv3-32px-joint",
@@ -250,7 +252,7 @@ def test_unknown_space_names_the_known_ones() -> None:
 
 
 def test_default_space_follows_the_image_size() -> None:
-    assert default_space(32) == "mobilenetv3-32px"
+    assert default_space(32) == "dense-32px"
     assert default_space(224) == "mobilenetv3"
     assert {default_space(32), default_space(224)} <= set(space_names())
 

@@ -203,7 +203,8 @@ def test_a_supernet_of_encoders_shares_its_weights(reviews: Path, tmp_path: Path
     torch = pytest.importorskip("torch", reason="training needs torch: pip install edgenas[train]")
     from edgenas.pipeline.train import train
     from edgenas.training.loading import load_source
-    from edgenas.training.supernets import load_supernet, subnet_accuracy
+    from edgenas.training.scoring import subnet_accuracy
+    from edgenas.training.supernets import load_supernet
 
     result = train(space="text-encoder", data=str(reviews), folder=tmp_path, epochs=1)
     examples = load_source(str(reviews)).examples(

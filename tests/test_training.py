@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install e
 
 from edgenas.datasets import ArrayImages, Dataset  # noqa: E402
 from edgenas.errors import ArtifactError, DataError, EdgeNASError, UsageError  # noqa: E402
+from edgenas.records import TrainResult  # noqa: E402
 from edgenas.search_spaces import build_onnx  # noqa: E402
 from edgenas.search_spaces.staged import (  # noqa: E402
     Classifier,
@@ -33,6 +34,7 @@ from edgenas.training import (  # noqa: E402
     load_supernet,
     prepare,
     torch_device,
+    train_from_better_start,
     train_network,
     train_supernet,
 )
@@ -379,6 +381,20 @@ def test_supernet_learns_and_a_killed_training_ends_with_the_same_weights(
     assert [r.accuracy for r in again.epochs] == [r.accuracy for r in result.epochs]
 
 
+def test_a_pool_alone_is_trained(space: StagedSpace, data: TrainingData, tmp_path: Path) -> None:
+    narrow = {"stem.width": 8, "s1.width": 8, "s1.operator": "basic", "resolution": 8}
+    pool = np.stack([space.genome_of(narrow | {"s2.width": width}) for width in (16, 24)])
+    options = {"recipe": SMALL, "pool": pool, "seed": 1}
+    trained, result = train_supernet(space, data, folder=tmp_path, budget=Budget(epochs=2), **options)
+    weight, first = (one.shared["s1b0-BasicBlock-conv1"].weight for one in (trained, Supernet(space, seed=1)))
+    ratio = weight / first
+    assert ratio[8:].std() < 1e-4, "no network of the pool is so wide: its weights only decay"
+    assert ratio[:8, :8].std() > 1e-2
+    assert set(result.epochs[-1].accuracy) == {"middle"}
+    again, _ = train_supernet(space, data, folder=tmp_path, budget=Budget(epochs=2), **options)
+    assert torch.equal(flat(trained), flat(again))
+
+
 def test_a_finished_training_is_loaded_and_other_settings_start_anew(
     space: StagedSpace, data: TrainingData, tmp_path: Path
 ) -> None:
@@ -416,6 +432,33 @@ def test_network_training_distils_starts_from_the_supernet_and_resumes(
     assert not torch.equal(alone, overtaken)  # in the first epoch there is nothing to compare with
     assert not torch.equal(taught, overtaken)
     assert not torch.equal(alone, scratch)
+
+
+def test_the_better_start_goes_on_and_the_other_one_is_paid_for(
+    space: StagedSpace, data: TrainingData, tmp_path: Path
+) -> None:
+    network = space.network(space.genome_of({"resolution": 8}))
+    taught = train_network(
+        network, data, folder=tmp_path / "taught", budget=Budget(epochs=3), recipe=SMALL
+    ).module.state_dict()
+    dead = {name: torch.zeros_like(tensor) for name, tensor in taught.items()}
+
+    def train(name: str, inherited: dict[str, torch.Tensor], epochs: int) -> TrainResult:
+        return train_from_better_start(
+            network,
+            data,
+            inherited=inherited,
+            folder=tmp_path / name,
+            budget=Budget(epochs=epochs),
+            recipe=SMALL,
+        ).result
+
+    led = train("led", taught, 5)
+    assert (Path(led.checkpoint), len(led.epochs)) == (tmp_path / "led" / "network.pt", 4)
+    lost = train("lost", dead, 5)
+    assert (Path(lost.checkpoint), len(lost.epochs)) == (tmp_path / "lost" / "scratch" / "network.pt", 4)
+    assert train("lost", dead, 5) == lost
+    assert len(train("short", dead, 3).epochs) == 3, "too short for a contest"
 
 
 def test_trained_weights_build_the_shipped_model(

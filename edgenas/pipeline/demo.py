@@ -16,7 +16,7 @@ from edgenas.records import RunResult
 from edgenas.search_spaces import get_space
 from edgenas.workspace import Workspace
 
-SPACE, DATA = "mobilenetv3-demo", "digits"
+SPACE, DATA = "dense-demo", "digits"
 PROFILE_TIME_LIMIT_S, TRAIN_SECONDS, FINAL_SECONDS, EVALUATIONS = 60.0, 140.0, 70.0, 48
 
 

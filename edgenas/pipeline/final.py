@@ -11,11 +11,10 @@ from edgenas.datasets.texts import TextDataset
 from edgenas.datasets.tokenizer import text_metadata
 from edgenas.files import write_atomically
 from edgenas.records import TrainResult
-from edgenas.search_spaces import SearchSpace, build_onnx
+from edgenas.search_spaces import Genomes, SearchSpace, build_onnx
 
 if TYPE_CHECKING:
-    import torch
-
+    from edgenas.training.examples import Examples
     from edgenas.training.networks import Teacher
     from edgenas.training.supernet import Supernet
 
@@ -25,16 +24,18 @@ def train_winner(
     space: SearchSpace,
     dataset: Dataset | TextDataset,
     *,
+    teacher: Mapping[str, Any],
     checkpoint: Path,
     output: Path,
     cpu_seconds: float,
     seed: int,
     torch_device: str = "auto",
 ) -> TrainResult:
-    """Trains a candidate from the supernet's weights, taught by the supernet's largest network.
+    """Trains a candidate from the supernet's weights, taught by the best network that it scored, or afresh.
 
     Args:
         candidate: genes by name, as the search gave them.
+        teacher: genes of the network that the supernet scored highest, perhaps the candidate itself.
         space: the space of the supernet.
         dataset: what to learn; its test part is not touched.
         checkpoint: the supernet.
@@ -50,7 +51,7 @@ def train_winner(
     from edgenas.training.compute import prepare
     from edgenas.training.compute import torch_device as chosen_device
     from edgenas.training.loading import source_of
-    from edgenas.training.networks import train_network
+    from edgenas.training.starts import train_from_better_start
     from edgenas.training.supernets import load_supernet
 
     device = chosen_device(torch_device)
@@ -61,17 +62,17 @@ def train_winner(
     source = source_of(dataset)
     data = source.examples(space, seed=seed, device=device)
     supernet = load_supernet(checkpoint, device=device, space=space)
-    teacher = _largest(supernet, data)
+    taught_by = _teacher(supernet, space.genome_of(teacher), data)
     supernet.set_active(genome)
     supernet.calibrate(data.calibration_batches(height, width))
-    trained = train_network(
+    trained = train_from_better_start(
         network,
         data,
         folder=output.parent,
         budget=Budget(cpu_seconds=cpu_seconds),
         seed=seed,
-        state=supernet.subnet_state(),
-        teacher=teacher,
+        inherited=supernet.subnet_state(),
+        teacher=taught_by,
         recipe=source.recipe,
     )
     metadata = _metadata(dataset, space, candidate)
@@ -101,16 +102,11 @@ def input_preprocessing(
     return default_preprocessing(dataset, height)
 
 
-def _largest(supernet: Supernet, data: Any) -> Teacher:
-    """The supernet's largest network with its own statistics, apart from the supernet."""
-    from edgenas.training.loop import accuracy
+def _teacher(supernet: Supernet, genome: Genomes, data: Examples) -> Teacher:
+    """A network with the supernet's weights and its own statistics, apart from the supernet."""
     from edgenas.training.networks import Teacher
+    from edgenas.training.scoring import subnet_accuracy
 
-    space = supernet.space
-    _, height, width = space.network(space.largest()).input_shape
-    supernet.eval()
-    supernet.set_active(space.largest())
-    supernet.calibrate(data.calibration_batches(height, width))
-    module: torch.nn.Module = supernet.extract().to(data.device).eval()
-    reached = accuracy(module, data, height, width)
-    return Teacher(network=module, height=height, width=width, accuracy=reached)
+    reached = subnet_accuracy(supernet, genome, data)
+    _, height, width = supernet.network.input_shape
+    return Teacher(network=supernet.extract(), height=height, width=width, accuracy=reached)

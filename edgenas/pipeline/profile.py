@@ -39,7 +39,7 @@ from edgenas.records import NetworkLatency, Precision, ProfileCell, ProfileResul
 from edgenas.search_spaces import SearchSpace, get_space
 from edgenas.workspace import Workspace
 
-DEFAULT_SPACES = ("mobilenetv3-32px", "residual-32px")
+DEFAULT_SPACES = ("dense-32px", "mobilenetv3-32px", "residual-32px")
 
 _PASSES = 2  # every network is measured in two batches far apart in time: drift shows, and averages out
 _VIRTUAL_PASSES = 1  # a clock that counts instructions does not drift

@@ -26,7 +26,7 @@ from edgenas.pipeline.predict import predict
 from edgenas.pipeline.profile import profile
 from edgenas.pipeline.quantize import quantize
 from edgenas.pipeline.report import report
-from edgenas.pipeline.search import refuse_unreachable, search
+from edgenas.pipeline.search import search
 from edgenas.pipeline.stages import RunFolder
 from edgenas.pipeline.train import train
 from edgenas.pipeline.validate import validate
@@ -182,20 +182,12 @@ class _Run:
             seed=self.settings.seed,
             workspace=self.workspace,
         )
-        refuse_unreachable(
-            self.space,
-            device=self.settings.device,
-            latency_ms=self.settings.latency_ms,
-            threads=self.settings.threads,
-            seed=self.settings.seed,
-            workspace=self.workspace,
-        )
         trained = self._trained()
         found = self._found(trained)
         best = found.best
         assert best is not None, "a search without a best candidate raises"
         self.folder.save("networks", list(_finalists(found, self.settings.device)))
-        final = self._final(best, trained)
+        final = self._final(best, _highest(found), trained)
         quantized = self._quantized(best, final)
         self._predicted(Path(quantized.output))
         validated = self._validated(quantized)
@@ -214,11 +206,19 @@ class _Run:
                 data=settings.data,
                 folder=self.work,
                 cpu_seconds=settings.train_seconds,
+                device=settings.device,
+                latency_ms=settings.latency_ms,
+                threads=settings.threads,
                 seed=settings.seed,
                 workspace=self.workspace,
             )
 
-        inputs = {**self.common, "cpu_seconds": settings.train_seconds}
+        inputs = {
+            **self.common,
+            **self.on_device,
+            "latency_ms": settings.latency_ms,
+            "cpu_seconds": settings.train_seconds,
+        }
         return self.folder.stage("train", TrainResult, work, inputs=inputs, files=("work/supernet.pt",))
 
     def _found(self, trained: TrainResult) -> SearchResult:
@@ -254,7 +254,7 @@ class _Run:
         }
         return self.folder.stage("search", SearchResult, work, inputs=inputs)
 
-    def _final(self, best: Candidate, trained: TrainResult) -> TrainResult:
+    def _final(self, best: Candidate, teacher: Candidate, trained: TrainResult) -> TrainResult:
         settings, output = self.settings, self.work / FP32_MODEL
 
         def work() -> TrainResult:
@@ -262,6 +262,7 @@ class _Run:
                 best.candidate,
                 self.space,
                 self.dataset,
+                teacher=teacher.candidate,
                 checkpoint=Path(trained.checkpoint),
                 output=output,
                 cpu_seconds=settings.final_seconds,
@@ -271,6 +272,7 @@ class _Run:
         inputs = {
             **self.common,
             "candidate": best.candidate,
+            "teacher": teacher.candidate,
             "cpu_seconds": settings.final_seconds,
             "supernet": file_sha256(Path(trained.checkpoint)),
         }
@@ -417,6 +419,11 @@ def _nearest(error: BudgetNotMetError) -> SearchResult:
         raise error
     warn(f"{error.message}; going on with the fastest of them")
     return msgspec.structs.replace(found, best=min(measured, key=lambda c: max(c.latency_ms.values())))
+
+
+def _highest(found: SearchResult) -> Candidate:
+    """The candidate that the supernet scored highest, whatever it takes on the device."""
+    return max(found.evaluated, key=lambda candidate: candidate.accuracy)
 
 
 def _finalists(found: SearchResult, device: str) -> list[NetworkPoint]:

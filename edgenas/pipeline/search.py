@@ -289,22 +289,42 @@ class _Search:
         return record
 
     def _measured_best(self) -> Candidate | None:
-        """The most accurate candidate that keeps every limit by measurement.
+        """The most accurate candidate that keeps every limit by measurement, of equal ones the fastest.
 
         The most accurate ones are measured side by side; only where all of them miss a limit the
-        next ones are.
+        next ones are. Others that are as accurate as the best and predicted to be faster have their
+        chance at last.
         """
-        history = self.loop.history
-        kept_rows = np.flatnonzero(history.violations <= 0)
-        order = kept_rows[np.argsort(history.objectives[kept_rows, 0], kind="stable")]
+        order = self._order()
         for start in range(0, min(len(order), _MOST_FINALISTS), _FINALISTS):
             rows = order[start : start + _FINALISTS]
-            self._measure([history.genomes[row] for row in rows])
-            candidates = [self._candidate(row) for row in rows]
-            kept = [candidate for candidate in candidates if candidate.feasible]
-            if kept:
-                return max(kept, key=self._merit)  # the first of equal ones
+            best = self._best_of(rows)
+            if best is not None:
+                rivals = [row for row in order[start + _FINALISTS :] if self._rivals(row, best)]
+                return self._best_of([*rows, *rivals[:_FINALISTS]])
         return None
+
+    def _order(self) -> list[int]:
+        """Rows within the limits, the most accurate first and of equal ones the fastest by prediction."""
+        history = self.loop.history
+        kept = np.flatnonzero(history.violations <= 0)
+        shares = [self._share(self._candidate(int(row))) for row in kept]
+        return [int(row) for row in kept[np.lexsort((shares, history.objectives[kept, 0]))]]
+
+    def _best_of(self, rows: list[int]) -> Candidate | None:
+        """The best of ``rows`` by measurement; None where none of them keeps the limits."""
+        self._measure([self.loop.history.genomes[row] for row in rows])
+        kept = [found for found in map(self._candidate, rows) if found.feasible]
+        return min(kept, key=lambda found: (-self._merit(found), self._share(found)), default=None)
+
+    def _share(self, candidate: Candidate) -> float:
+        """How much of its scarcest limit a candidate uses, 0..1 where it keeps them all."""
+        pairs = zip(candidate.latency_ms.values(), self.settings.limits_ms, strict=True)
+        return max(latency / limit for latency, limit in pairs)
+
+    def _rivals(self, row: int, best: Candidate) -> bool:
+        candidate = self._candidate(row)
+        return self._merit(candidate) >= self._merit(best) and self._share(candidate) < self._share(best)
 
     def _merit(self, candidate: Candidate) -> float:
         """Accuracy, less lambda x metric in the weighted form."""

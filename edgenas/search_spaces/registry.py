@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edgenas.errors import UnknownNameError
+from edgenas.search_spaces.dense import DENSE_32PX, DENSE_DEMO
 from edgenas.search_spaces.mobilenetv3 import (
     MOBILENETV3,
     MOBILENETV3_32PX,
@@ -29,6 +30,8 @@ SpaceFactory: TypeAlias = Callable[..., SearchSpace]
 """Called with the keywords ``classes`` and ``channels``; returns the space."""
 
 _STAGED = (
+    DENSE_32PX,
+    DENSE_DEMO,
     MOBILENETV3,
     MOBILENETV3_32PX,
     MOBILENETV3_32PX_JOINT,
@@ -73,7 +76,7 @@ def space_names() -> tuple[str, ...]:
 
 def default_space(image_size: int) -> str:
     """The space for images whose shorter side is ``image_size`` pixels."""
-    return "mobilenetv3-32px" if image_size < 100 else "mobilenetv3"
+    return "dense-32px" if image_size < 100 else "mobilenetv3"
 
 
 def _factories() -> dict[str, SpaceFactory]:

@@ -13,6 +13,7 @@ from edgenas.training.compute import TorchDevice, prepare, torch_device
 from edgenas.training.data import TrainingData
 from edgenas.training.networks import TrainedNetwork, train_network
 from edgenas.training.recipe import Recipe
+from edgenas.training.starts import train_from_better_start
 from edgenas.training.supernet import Supernet
 from edgenas.training.supernets import load_supernet, train_supernet
 
@@ -29,6 +30,7 @@ __all__ = [
     "load_supernet",
     "prepare",
     "torch_device",
+    "train_from_better_start",
     "train_network",
     "train_supernet",
 ]

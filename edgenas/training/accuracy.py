@@ -13,9 +13,9 @@ from edgenas.progress import track
 from edgenas.search_spaces.space import Genomes, SearchSpace
 from edgenas.training.examples import Examples
 from edgenas.training.scores import ScoreStore
+from edgenas.training.scoring import subnet_accuracy
 from edgenas.training.subnets import Subnet, SupernetFile, score_subnet
 from edgenas.training.supernet import Supernet
-from edgenas.training.supernets import subnet_accuracy
 from edgenas.training.workers import Workers
 
 

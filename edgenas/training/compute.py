@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import Literal
+from contextlib import AbstractContextManager
+from typing import Any, Literal
 
 import torch
 
@@ -40,6 +41,25 @@ def prepare(device: torch.device, threads: int | None = None) -> None:
         torch.backends.cudnn.benchmark = False
     else:
         _keep_freed_memory()
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Forward passes inside run convolutions in bfloat16 where the processor multiplies it natively.
+
+    A training step of a small convolutional network takes two thirds of the time then; weights,
+    their updates and batch statistics stay in float32. Elsewhere nothing changes.
+
+    Source: Kalamkar et al., A study of bfloat16 for deep learning training (2019).
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=_multiplies_bfloat16(device))
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    tell = getattr(torch.cpu, "get_capabilities", dict)  # older releases of torch do not
+    found: dict[str, Any] = tell()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def usable_cores() -> set[int]:

@@ -61,6 +61,7 @@ class Loop:
     Args:
         identity: everything else that decides the outcome; a checkpoint of another one is not continued.
         facts: plain values to keep in the checkpoint.
+        spent_epochs: epochs of the budget that are spent elsewhere, where it has at least four as many.
     """
 
     def __init__(
@@ -74,10 +75,14 @@ class Loop:
         checkpoint: Path,
         identity: str,
         facts: dict[str, Any] | None = None,
+        spent_epochs: int = 0,
     ) -> None:
         self._learner, self._data, self._recipe, self._seed = learner, data, recipe, seed
         self._path, self._facts = checkpoint, facts or {}
-        parts = (VERSION, identity, recipe, budget, seed, data.sha256, data.seed, data.augmentation)
+        self._spent_steps = spent_epochs * data.steps(recipe.batch_size)
+        parts = (
+            VERSION, identity, recipe, budget, seed, data.sha256, data.seed, data.augmentation, spent_epochs,
+        )  # fmt: skip
         self._identity = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
         self._optimizer = recipe.optimizer(learner.module)
         self._budget = budget
@@ -91,7 +96,10 @@ class Loop:
         With ``until_epoch`` it pauses after so many epochs; the next run goes on from there.
         """
         if not self._resumed():
-            self._steps = self._affordable_steps()
+            affordable = self._affordable_steps()
+            if affordable < 4 * self._spent_steps:
+                self._spent_steps = 0
+            self._steps = affordable - self._spent_steps
         with track(description, total=1.0) as task:
             task.advance(self._fraction)
             while self._step < self._steps and len(self._epochs) < (until_epoch or math.inf):
@@ -204,6 +212,7 @@ class Loop:
                 "optimizer": self._optimizer.state_dict(),
                 "step": self._step,
                 "steps": self._steps,
+                "spent_steps": self._spent_steps,
                 "cpu_seconds": self._clock.cpu_seconds,
                 "epochs": [record.to_dict() for record in self._epochs],
             },

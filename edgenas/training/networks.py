@@ -16,6 +16,7 @@ from edgenas.records import EpochRecord, TrainResult
 from edgenas.search_spaces import Network
 from edgenas.search_spaces.torch_builder import build_torch, folded_weights
 from edgenas.training.budget import Budget
+from edgenas.training.compute import mixed_precision
 from edgenas.training.examples import Batch, Examples
 from edgenas.training.loop import Learner, Loop, accuracy
 from edgenas.training.recipe import Recipe
@@ -62,8 +63,10 @@ class NetworkLearner(Learner):
 
     def backward(self, batch: Batch, generator: np.random.Generator) -> Tensor:
         del generator
-        logits = self.module(self._data.inputs(batch.images, self._height, self._width))
-        loss = F.cross_entropy(logits, self._targets(batch))
+        inputs = self._data.inputs(batch.images, self._height, self._width)
+        with mixed_precision(self._data.device):
+            logits = self.module(inputs)
+        loss = F.cross_entropy(logits.float(), self._targets(batch))
         loss.backward()
         return loss.detach()
 
@@ -95,6 +98,7 @@ def train_network(
     state: Mapping[str, Tensor] | None = None,
     teacher: Teacher | None = None,
     until_epoch: int | None = None,
+    spent_epochs: int = 0,
 ) -> TrainedNetwork:
     """The trained network; its checkpoint is ``folder/network.pt``.
 
@@ -104,6 +108,7 @@ def train_network(
         state: weights to start from (``Supernet.subnet_state``); drawn from ``seed`` when None.
         teacher: whose soft output to learn from beside the labels.
         until_epoch: pauses after so many epochs of the budget; the next call goes on from there.
+        spent_epochs: epochs of the budget that are spent elsewhere, where it has at least four as many.
 
     Raises:
         ArtifactError: the checkpoint in ``folder`` cannot be read.
@@ -125,6 +130,7 @@ def train_network(
         checkpoint=folder / CHECKPOINT,
         identity=f"{network.fingerprint()} {_digest(state)} {teacher is not None}",
         facts={"network": network.to_json()},
+        spent_epochs=spent_epochs,
     )
     epochs = loop.run(f"Training {network.name}", until_epoch=until_epoch)
     return TrainedNetwork(

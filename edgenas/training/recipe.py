@@ -13,8 +13,9 @@ class Recipe(Record):
 
     ``warmup_share`` of the budget the learning rate rises linearly, the rest it falls linearly.
     ``weight_decay`` holds for the weights of convolutions and classifiers only. ``random_subnets``
-    are trained in every supernet step beside the largest and the smallest. ``distillation`` is the
-    teacher's share of the loss where there is a teacher.
+    are trained in every supernet step beside the largest and the smallest; where a pool is given,
+    ``pool_networks`` of it are instead. ``distillation`` is the teacher's share of the loss where
+    there is a teacher.
 
     Source: He et al., Bag of tricks (2019), for the decay; Yu et al., BigNAS (2020), for the
     sandwich; Smith and Topin, Super-convergence (2018), for the schedule.
@@ -28,6 +29,7 @@ class Recipe(Record):
     warmup_share: float = 0.15
     gradient_norm: float = 5.0
     random_subnets: int = 2
+    pool_networks: int = 1
     distillation: float = 0.5
 
     def learning_rate_at(self, fraction: float) -> float:

@@ -11,8 +11,9 @@ from edgenas.records import Record
 from edgenas.training.compute import prepare, torch_device
 from edgenas.training.examples import Examples
 from edgenas.training.loading import load_source, load_space
+from edgenas.training.scoring import subnet_accuracy
 from edgenas.training.supernet import Supernet
-from edgenas.training.supernets import load_supernet, subnet_accuracy
+from edgenas.training.supernets import load_supernet
 
 
 class SupernetFile(Record, kw_only=True):
