@@ -16,7 +16,7 @@ import onnx
 from msgspec.structs import replace
 
 from edgenas.device_profiles import DeviceProfile, load_profile
-from edgenas.errors import DeviceUnreachableError
+from edgenas.errors import DeviceError, DeviceUnreachableError
 from edgenas.files import write_atomically
 from edgenas.latency_tables.donors import Donor
 from edgenas.latency_tables.kernels import KernelSpec, spec_of
@@ -140,8 +140,12 @@ class _StructureSource:
         """The kernels that the model becomes on a donor, where that is this machine; else None."""
         if donor.device not in HOSTS.values():
             return None
-        with _written(model) as file, connect(load_profile(donor.device, self.workspace)) as agent:
-            trace = agent.trace(agent.ship(file), threads=donor.threads, runs=1)
+        try:
+            with _written(model) as file, connect(load_profile(donor.device, self.workspace)) as agent:
+                trace = agent.trace(agent.ship(file), threads=donor.threads, runs=1)
+        except DeviceError as error:
+            warn(f"'{donor.device}' does not help: {error.message}")
+            return None
         return [spec_of(kernel) for kernel in trace.kernels]
 
     def _from_device(self, file: Path, name: str, precision: Precision) -> KernelTrace:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from edgenas.device_profiles import load_profile
 from edgenas.errors import MeasurementError, UsageError
+from edgenas.latency_tables.donors import ENOUGH
 from edgenas.latency_tables.evaluation import error_of, held_out_error, noise_floor
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
 from edgenas.latency_tables.predictor import LatencyPredictor
@@ -102,7 +103,7 @@ def profile(
             threads=measuring.threads,
             runtime=agent.environment.runtime,
         )
-        if time_limit_s is not None and space:
+        if time_limit_s is not None and space and table.summary().networks < ENOUGH:
             plan = telling_first(plan, neighbours, np.random.default_rng(seed))
         limit_s = time_limit_s or (None if space or model else DEFAULT_LIMIT_S)
         if limit_s is not None:
