@@ -61,7 +61,11 @@ def _dropped(
     found = []
     for option, latency in enumerate(by_option):
         for better in range(option + 1, len(by_option)):
-            slower = latency - by_option[better]
+            # What the tables cannot price is infinite, and says nothing about either option.
+            priced = np.isfinite([latency, by_option[better]]).all(axis=(0, 1))
+            if priced.sum() < FEWEST:
+                continue
+            slower = latency[:, priced] - by_option[better][:, priced]
             if (slower >= 0).all() and slower.mean() > 0:
                 found.append(_because(choice.name, choice.options, option, better, slower))
                 break
