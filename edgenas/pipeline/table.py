@@ -119,7 +119,7 @@ def _cell(observations: Observations, kind: tuple[str, str], failed_spaces: list
         held_out_networks=roles["held-out"],
         failed_networks=failed_spaces.count(space),
         kernels=len(kernels),
-        rounds=sum(len(one.rounds_ms) for one in found),
+        rounds=sum(len(rounds) for one in found for rounds in one.rounds_ms),
         timed_kernels=len(kernels & observations.times_ms.keys()),
         coverage=_coverage(observations, [one for one in found if one.network.role == "held-out"] or found),
     )

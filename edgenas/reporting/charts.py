@@ -403,14 +403,14 @@ def sensitivity(result: QuantizeResult) -> Figure:
         "y": [round(part.float_ms - part.int8_ms, 5) for part in parts],
         "yaxis": "y2",
         "marker": {"color": GOOD, "size": 8},
-        "hovertemplate": "<b>%{x}</b><br>saves %{y:.4f} ms<extra></extra>",
+        "hovertemplate": f"<b>%{{x}}</b><br>saves %{{y:.4f}} {latency_unit()}<extra></extra>",
     }
     return _figure(
         [error, saved],
         height=400,
         xaxis={**_axis(""), "tickangle": -60},
         yaxis={**_axis("share of the outputs' energy that is error"), "type": "log"},
-        yaxis2={**_axis("time saved on integers, ms"), "overlaying": "y", "side": "right"},
+        yaxis2={**_axis(f"time saved on integers, {latency_unit()}"), "overlaying": "y", "side": "right"},
     )
 
 

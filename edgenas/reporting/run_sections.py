@@ -375,7 +375,7 @@ def validation_section(found: ValidateResult) -> Section:
         )
     rows = [
         (
-            f.metric.replace("_", " "),
+            f.metric.removesuffix("_ms").replace("_", " "),  # the value has the unit
             metric_value(f.metric, f.value),
             metric_value(f.metric, f.limit),
             f.verdict,
