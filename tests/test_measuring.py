@@ -553,7 +553,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
 
 
 @settings(
-    max_examples=int(os.environ.get("EDGENAS_FUZZ_EXAMPLES", "120")),
+    max_examples=int(os.environ.get("EDGENAS_FUZZ_EXAMPLES", "1000")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
