@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from strategy_contract import StrategyContract
+from strategy_contract import StrategyContract, grid_problem
 
 from edgenas.cli import cli
 from edgenas.errors import UnknownNameError
+from edgenas.search.problem import Problem
 from edgenas.search.random_search import RandomSearch
 from edgenas.search.strategies import get_strategy, strategy_names
 
@@ -41,8 +42,12 @@ class TestBayesian(StrategyContract):
 
 class TestBayesianGP(StrategyContract):
     strategy = "bayesian-gp"
-    most_generations = 3
-    walked_cost = 2.5
+    most_generations = 5
+    walked_cost = 2.0
+
+    @pytest.fixture
+    def problem(self) -> Problem:
+        return grid_problem(("accuracy",))  # a second kind of problem would double half a minute
 
 
 class TestReinforce(StrategyContract):

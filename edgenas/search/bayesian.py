@@ -45,7 +45,8 @@ class OptunaStrategy(Strategy):
             return self.variation.sample_by_rejection(n + n // 4)
         self._add_trials()
         self._study.sampler = self._sampler(int(self.rng.integers(2**31)))
-        trials = [self._study.ask(self._parameters) for _ in range(n)]
+        asked = min(n, self.generation_size)  # each costs a fit; who wants more gets random ones besides
+        trials = [self._study.ask(self._parameters) for _ in range(asked)]
         for trial in trials:  # the answers come as trials of their own, with what repair made of them
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
         drawn = [[trial.params[name] for name in self._parameters] for trial in trials]
@@ -86,7 +87,7 @@ class BayesianGP(OptunaStrategy):
 
     @property
     def generation_size(self) -> int:
-        return 8
+        return 4
 
     def _sampler(self, seed: int) -> Any:
         try:
