@@ -64,8 +64,8 @@ def test_every_built_in_strategy_has_a_class_here() -> None:
 
 
 def test_help_has_a_line_for_every_built_in_strategy() -> None:
-    listed = (cli.commands["search"].help or "").partition("Strategies:")[2].partition("Example:")[0]
-    assert {line.split()[0] for line in listed.strip().splitlines()} == set(strategy_names())
+    listed, *_ = (cli.commands["search"].help or "").partition("Strategies:\n")[2].split("\n\n")
+    assert {line.split()[0] for line in listed.splitlines()} == set(strategy_names())
 
 
 def test_a_strategy_of_another_package_is_found_by_its_entry_point(
