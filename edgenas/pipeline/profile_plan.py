@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -151,8 +152,10 @@ class KernelNetwork(PlannedNetwork):
     target: Target
     space: str = KERNELS
 
+    built_by: ClassVar[Callable[..., onnx.ModelProto]] = staticmethod(kernel_network)
+
     def model(self) -> onnx.ModelProto:
-        return kernel_network(
+        return self.built_by(
             self.index,
             seed=self.seed,
             int8_scheme=self.target.int8_scheme if self.precision == "int8" else None,
@@ -174,14 +177,7 @@ class KernelNetwork(PlannedNetwork):
 class TourNetwork(KernelNetwork):
     """The network about one operator. None is held out: no other network shows that operator for sure."""
 
-    def model(self) -> onnx.ModelProto:
-        return tour_network(
-            self.index,
-            seed=self.seed,
-            int8_scheme=self.target.int8_scheme if self.precision == "int8" else None,
-            opset=self.target.opset,
-            ir_version=self.target.ir_version,
-        )
+    built_by: ClassVar[Callable[..., onnx.ModelProto]] = staticmethod(tour_network)
 
     def recipe(self) -> str:
         return _hash("tour-1", STOPS[self.index][0], self.index, self.seed, self.precision, self.target)

@@ -151,15 +151,10 @@ def search(
             )
         )
         _check_workers(workers, scoring, hyperparameters)
-        latencies = {
-            one: compiled_latency(scoring.space, one, threads=threads, workspace=workspace) for one in devices
-        }
+        latencies = settings.latencies(scoring.space)
         if shrink:
             scoring = shrunk(scoring, latencies)
-            latencies = {
-                one: compiled_latency(scoring.space, one, threads=threads, workspace=workspace)
-                for one in devices
-            }
+            latencies = settings.latencies(scoring.space)
         return _Search(settings, scoring, latencies).result(started)
 
 
@@ -191,6 +186,13 @@ class _Settings:
     @property
     def virtual_devices(self) -> tuple[str, ...]:
         return tuple(profile.id for profile in self.profiles if profile.virtual)
+
+    def latencies(self, space: SearchSpace) -> dict[str, SpaceLatency]:
+        """Predicted latencies of a space's genomes on each device."""
+        return {
+            one: compiled_latency(space, one, threads=self.threads, workspace=self.workspace)
+            for one in self.devices
+        }
 
 
 class _Search:

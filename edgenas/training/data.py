@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from edgenas.datasets import Dataset, ImageSet, default_preprocessing, split
@@ -34,6 +33,8 @@ class TrainingData(Examples):
         DataError: there are no labels, or a class is too small to be parted.
     """
 
+    validation: ImageSet
+
     def __init__(
         self,
         dataset: Dataset,
@@ -60,23 +61,6 @@ class TrainingData(Examples):
         self._labels = _labels(self.train, device)
         self._fixed: dict[tuple[str, int, int], Tensor] = {}
 
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    @property
-    def held_out(self) -> int:
-        """How many images there are to choose by."""
-        return len(self.validation)
-
-    def batches(
-        self, batch_size: int, label_smoothing: float, generator: np.random.Generator
-    ) -> Iterator[Batch]:
-        """One epoch of augmented batches in random order; a last, smaller one is left out."""
-        order = generator.permutation(len(self))
-        size = min(batch_size, len(self))
-        for start in range(0, len(self) - size + 1, size):
-            yield self._batch(torch.from_numpy(order[start : start + size]), label_smoothing, generator)
-
     def inputs(self, images: Tensor, height: int, width: int) -> Tensor:
         """What a network gets for uint8 images: resized, normalized float32, channels last."""
         values = (resized(images, height, width).float() - self._mean) / self._std
@@ -102,8 +86,7 @@ class TrainingData(Examples):
         indices = indices.to(self.device)
         blank = self._mean.round().flatten().to(torch.uint8)
         images = augment(self._images[indices], self.augmentation, blank, generator)
-        targets = F.one_hot(self._labels[indices], self.classes).float()
-        targets = targets * (1.0 - smoothing) + smoothing / self.classes
+        targets = self._targets(indices, smoothing)
         pairs = mixup_pairs(len(indices), self.augmentation.mixup_alpha, generator)
         if pairs is not None:
             partners, weight = pairs[0].to(self.device), pairs[1]

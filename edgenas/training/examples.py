@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -36,21 +37,12 @@ class Examples(ABC):
     class_names: tuple[str, ...]
     augmentation: Any
     device: torch.device
+    validation: Sized
+    _labels: Tensor  # class numbers (N,) of the training examples
 
     @abstractmethod
-    def __len__(self) -> int:
-        """How many examples are trained on."""
-
-    @property
-    @abstractmethod
-    def held_out(self) -> int:
-        """How many examples there are to choose by."""
-
-    @abstractmethod
-    def batches(
-        self, batch_size: int, label_smoothing: float, generator: np.random.Generator
-    ) -> Iterator[Batch]:
-        """One epoch of augmented batches in random order; a last, smaller one is left out."""
+    def _batch(self, indices: Tensor, smoothing: float, generator: np.random.Generator) -> Batch:
+        """The augmented training examples of ``indices`` (N,)."""
 
     @abstractmethod
     def inputs(self, images: Tensor, height: int, width: int) -> Tensor:
@@ -63,6 +55,29 @@ class Examples(ABC):
     @abstractmethod
     def calibration_batches(self, height: int, width: int) -> Iterator[Tensor]:
         """A fixed subset of the training examples as inputs, not augmented."""
+
+    def __len__(self) -> int:
+        """How many examples are trained on."""
+        return len(self._labels)
+
+    @property
+    def held_out(self) -> int:
+        """How many examples there are to choose by."""
+        return len(self.validation)
+
+    def batches(
+        self, batch_size: int, label_smoothing: float, generator: np.random.Generator
+    ) -> Iterator[Batch]:
+        """One epoch of augmented batches in random order; a last, smaller one is left out."""
+        order = generator.permutation(len(self))
+        size = min(batch_size, len(self))
+        for start in range(0, len(self) - size + 1, size):
+            yield self._batch(torch.from_numpy(order[start : start + size]), label_smoothing, generator)
+
+    def _targets(self, indices: Tensor, smoothing: float) -> Tensor:
+        """Smoothed probabilities (N, classes) of training examples."""
+        targets = F.one_hot(self._labels[indices], self.classes).float()
+        return targets * (1.0 - smoothing) + smoothing / self.classes
 
     @property
     def classes(self) -> int:

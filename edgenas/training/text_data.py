@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from edgenas.datasets.infer_text import UNKNOWN
-from edgenas.datasets.texts import TextDataset
+from edgenas.datasets.texts import TextDataset, Texts
 from edgenas.records import Record
 from edgenas.training.data import CALIBRATION_IMAGES, EVALUATION_BATCH, VALIDATION_IMAGES
 from edgenas.training.examples import Batch, Examples
@@ -55,6 +54,8 @@ class TextData(Examples):
         tokens: the most that a network reads; longer texts are cut.
     """
 
+    validation: Texts
+
     def __init__(
         self,
         dataset: TextDataset,
@@ -79,21 +80,6 @@ class TextData(Examples):
         )
         self._labels = torch.from_numpy(trained.labels).to(device)
 
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    @property
-    def held_out(self) -> int:
-        return len(self.validation)
-
-    def batches(
-        self, batch_size: int, label_smoothing: float, generator: np.random.Generator
-    ) -> Iterator[Batch]:
-        order = generator.permutation(len(self))
-        size = min(batch_size, len(self))
-        for start in range(0, len(self) - size + 1, size):
-            yield self._batch(torch.from_numpy(order[start : start + size]), label_smoothing, generator)
-
     def inputs(self, images: Tensor, height: int, width: int) -> Tensor:
         """The first ``width`` token numbers (N, width) of texts."""
         assert height == 1, "a text is one row of tokens"
@@ -114,6 +100,4 @@ class TextData(Examples):
         numbers = self._numbers[indices]
         drawn = torch.from_numpy(generator.random(numbers.shape)).to(self.device)
         dropped = (drawn < self.augmentation.dropped_share) & (numbers != 0)
-        targets = F.one_hot(self._labels[indices], self.classes).float()
-        targets = targets * (1.0 - smoothing) + smoothing / self.classes
-        return Batch(torch.where(dropped, self._unknown, numbers), targets)
+        return Batch(torch.where(dropped, self._unknown, numbers), self._targets(indices, smoothing))
