@@ -83,7 +83,7 @@ def run_all(scripts: Path, folder: Path, seed: int, profile_s: int) -> list[dict
             text=True,
             check=False,
         )
-        said = (done.stdout.strip() or done.stderr.strip()).splitlines()
+        said = (done.stdout.strip() or done.stderr.strip()).replace(f"{folder}/", "").splitlines()
         rows.append(
             {
                 "seed": seed,
