@@ -1,7 +1,8 @@
-"""Charts as plotly figures in plain dictionaries.
+"""Charts as plotly figures in plain dictionaries, which ``templates/chart.js`` draws.
 
-Colours are names of the page's CSS variables (``var(--accent)``), which the page resolves, so that
-one figure serves light and dark. Texts go through ``text`` because plotly reads a little HTML.
+Only what stands here is drawn there. Colours are names of the page's CSS variables
+(``var(--accent)``), so that one figure serves light and dark. Texts go through ``text`` because a
+figure's texts have a little markup.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ACCENT, SECOND, MUTED, GOOD, BAD = (f"var(--{name})" for name in ("accent", "sec
 
 
 def text(value: object, most: int = 260) -> str:
-    """Any text so that plotly shows it as it is; long ones are cut."""
+    """Any text so that a chart shows it as it is; long ones are cut."""
     plain = str(value)
     return html.escape(plain if len(plain) <= most else plain[: most - 3] + "...", quote=False)
 

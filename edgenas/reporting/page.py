@@ -1,14 +1,10 @@
-"""The page as HTML: template, style, script and the plotting library in one file.
+"""The page as HTML: template, style, scripts and figures in one file.
 
-plotly travels compressed (a third of its size) and is unpacked by the browser after the text is
-shown. A content security policy forbids the page every connection, whatever a model's names say.
+A content security policy forbids the page every connection, whatever a model's names say.
 """
 
 from __future__ import annotations
 
-import base64
-import gzip
-import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +22,7 @@ from edgenas.reporting.table_sections import table_page
 from edgenas.units import latencies_of
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("scales.js", "chart.js", "hover.js", "page.js")  # each uses what stands before it
 
 
 def render_run(contents: RunContents, *, created_at: str) -> str:
@@ -77,12 +74,13 @@ def script_safe_json(value: Any) -> str:
 
 
 def _render(page: Page, created_at: str) -> str:
-    library = _plotly()
     try:
         import jinja2
         import markupsafe
     except ImportError as error:
-        raise _not_installed("jinja2") from error
+        raise UsageError(
+            "reports need the package jinja2, which is not installed", hint='pip install "edgenas[report]"'
+        ) from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -97,20 +95,13 @@ def _render(page: Page, created_at: str) -> str:
         created=moment(created_at),
         version=edgenas.__version__,
         style=markupsafe.Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704 (our own file)
-        script=markupsafe.Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),  # noqa: S704 (our own file)
+        script=markupsafe.Markup(_script()),  # noqa: S704 (our own files)
         figures=markupsafe.Markup(script_safe_json(figures)),  # noqa: S704 (escaped for a script element)
-        plotly=base64.b64encode(gzip.compress(library, 9, mtime=0)).decode() if figures else "",
     )
 
 
-def _plotly() -> bytes:
-    found = importlib.util.find_spec("plotly")
-    if found is None or found.origin is None:
-        raise _not_installed("plotly")
-    return (Path(found.origin).parent / "package_data" / "plotly.min.js").read_bytes()
+def _script() -> str:
+    """All scripts as one, whose names stay inside it."""
+    parts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();"
 
-
-def _not_installed(package: str) -> UsageError:
-    return UsageError(
-        f"reports need the package {package}, which is not installed", hint='pip install "edgenas[report]"'
-    )
