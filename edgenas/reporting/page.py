@@ -104,4 +104,3 @@ def _script() -> str:
     """All scripts as one, whose names stay inside it."""
     parts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS]
     return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();"
-
