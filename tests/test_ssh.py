@@ -227,6 +227,10 @@ def test_add_names_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         device_add("../rpi4", profile="rpi4", host="pi", workspace=workspace)
     with pytest.raises(UsageError, match="not a device that one connects to"):
         device_add("mine", profile="local", host="pi", workspace=workspace)
+    for taken in ("local", "virtual-a72"):
+        with pytest.raises(UsageError, match=f"'{taken}' is the name of"):
+            device_add(taken, profile="rpi4", host="pi", workspace=workspace)
+    assert load_profile("local", workspace).connection == "local"
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import msgspec
 
 from edgenas.device_profiles.loading import load_profile
 from edgenas.device_profiles.profile import ID_PATTERN, DeviceProfile
-from edgenas.errors import UsageError
+from edgenas.errors import UnknownNameError, UsageError
 from edgenas.files import write_atomically
 from edgenas.workspace import Workspace, configuration_folder
 
@@ -18,12 +18,14 @@ def add_profile(device: str, base: str, changes: dict[str, str], workspace: Work
 
     Raises:
         UnknownNameError: there is no profile ``base``.
-        UsageError: the name or the host cannot be one, or the base is not reached over ssh.
+        UsageError: the name or the host cannot be one, the name is this machine's or a virtual board's,
+            or the base is not reached over ssh.
     """
     if not ID_PATTERN.fullmatch(device):
         raise UsageError(
             f"'{device}' cannot be a device's name: lower-case letters, digits, dots, dashes, at most 64"
         )
+    _check_free(device, workspace)
     found = load_profile(base, workspace)
     if found.connection != "ssh" or found.virtual:
         raise UsageError(
@@ -39,6 +41,19 @@ def add_profile(device: str, base: str, changes: dict[str, str], workspace: Work
         ) from error
     write_atomically(configuration_folder() / "device_profiles" / f"{device}.toml", _toml(profile))
     return profile
+
+
+def _check_free(device: str, workspace: Workspace) -> None:
+    """A name that commands use without ssh stays what it is: a host behind it would surprise all of them."""
+    try:
+        taken = load_profile(device, workspace)
+    except UnknownNameError:
+        return
+    if taken.connection == "local" or taken.virtual:
+        raise UsageError(
+            f"'{device}' is the name of {'a virtual board' if taken.virtual else 'this machine'}",
+            hint="give the device another name, such as: edgenas device add kitchen --profile rpi4 --host ...",
+        )
 
 
 def _toml(profile: DeviceProfile) -> str:
