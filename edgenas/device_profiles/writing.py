@@ -52,7 +52,7 @@ def _check_free(device: str, workspace: Workspace) -> None:
     if taken.connection == "local" or taken.virtual:
         raise UsageError(
             f"'{device}' is the name of {'a virtual board' if taken.virtual else 'this machine'}",
-            hint="give the device another name, such as: edgenas device add kitchen --profile rpi4 --host ...",
+            hint="choose another name: edgenas device add kitchen --profile rpi4 --host ...",
         )
 
 
