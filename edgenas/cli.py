@@ -446,7 +446,7 @@ def search(**options: Any) -> Any:
     "engines",
     multiple=True,
     default=("edgenas",),
-    help="Let another quantizer's candidates compete: onnxruntime or nncf; may be repeated.",
+    help="Let other candidates compete: onnxruntime's, nncf's, float16; may be repeated.",
 )
 @click.option("--ort", is_flag=True, help="Write OUT.ort too, ONNX Runtime's own format.")
 @click.option("--metric", metavar="MODULE:FUNCTION", help="Your own measure of the outputs, for detectors.")

@@ -23,6 +23,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["EDGENAS_CONFIG"] = str(tmp_path_factory.mktemp("configuration"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_contests() -> None:
+    """Tests ask what is decided and written, not how sure a latency is."""
+    from edgenas.quantization import contest
+
+    contest.PASS_SECONDS = 0.0
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real models and images that stand beside a development checkout."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgenas.datasets import Preprocessing, preprocessing_metadata
 from edgenas.errors import ArtifactError, DataError, ModelError, UnknownNameError, UsageError
 from edgenas.quantization.calibration import calibrate
+from edgenas.quantization.contest import Contest
 from edgenas.quantization.decision import (
     Judged,
     LatencyRatio,
@@ -23,13 +26,13 @@ from edgenas.quantization.decision import (
     latency_ratio,
     paired_p_value,
 )
-from edgenas.quantization.engines import ENGINES, engine_schemes
+from edgenas.quantization.engines import ENGINES, HALF, engine_schemes, half_schemes
 from edgenas.quantization.equalization import equalize
 from edgenas.quantization.exactness import defined_distance, named
 from edgenas.quantization.graph import Graph, copy_model
 from edgenas.quantization.inputs import ArrayInputs, load_arrays
 from edgenas.quantization.kernel_costs import SegmentCosts
-from edgenas.quantization.knapsack import assignments
+from edgenas.quantization.knapsack import Assignment, assignments, chosen
 from edgenas.quantization.model_checks import check_quantizable, load_model
 from edgenas.quantization.outputs import OutputScore, ReferenceOutputs
 from edgenas.quantization.placement import place, why_float
@@ -43,7 +46,7 @@ from edgenas.quantization.segments import segments_of
 from edgenas.quantization.smoothing import smooth
 from edgenas.quantization.statistics import Histogram
 from edgenas.quantization.trials import TrialStore
-from edgenas.records import Environment
+from edgenas.records import Environment, LatencyStatistics, NetworkLatency
 from tests.quantization_models import (
     ModelWriter,
     chain_model,
@@ -416,6 +419,73 @@ def test_the_fastest_assignment_is_the_best_of_all(rows):
         assert slower.latency_ms == faster.latency_ms or slower.squared_error < faster.squared_error + 1e-12
 
 
+def test_the_mixtures_that_promise_most_are_built_and_the_front_is_shown():
+    found = [Assignment((i % 2 == 0, True, False), 1 + 0.1 * i, 2.0**-i) for i in range(12)]
+    found.append(Assignment((False, True, True), 1.301, 2.0**-3))  # a neighbour adds nothing
+    built = chosen(found, 6, everything=[True] * 3, rank=lambda a: (0.0, abs(a.latency_ms - 1.3)))
+    assert len(built) <= 6
+    assert {1.2, 1.3, 1.4} <= {round(a.latency_ms, 3) for a in built}
+    assert 1.301 not in [a.latency_ms for a in built]
+    assert built[-1].squared_error == min(a.squared_error for a in found)
+
+
+# --- contest --------------------------------------------------------------------------------------
+
+
+class _Moody:
+    """Stands for a device whose state changes: ``slowness`` of each pass; float takes 1 ms, int8 half."""
+
+    float_model = Path("float.onnx")
+    agent = SimpleNamespace(profile=SimpleNamespace(virtual=False))
+
+    def __init__(self, *slowness):
+        self.slowness, self.asked = slowness, 0
+
+    def latencies(self, models, *, purpose, rounds, paired):
+        assert paired
+        assert purpose == f"final pass {self.asked}"
+        slow = self.slowness[min(self.asked, len(self.slowness) - 1)]
+        self.asked += 1
+        jitter = np.random.default_rng(self.asked).normal(1.0, 0.002, rounds)
+        return [self._latency(slow * ms * jitter) for ms in (1.0, 0.5)[: len(models)]]
+
+    def _latency(self, rounds_ms):
+        quantiles = dict.fromkeys(
+            ("latency_ms", "latency_p50_ms", "latency_p90_ms"), float(np.median(rounds_ms))
+        )
+        statistics = LatencyStatistics(
+            **quantiles, latency_p99_ms=None, latency_relative_halfwidth=0.01, runs=len(rounds_ms),
+            rounds_ms=tuple(rounds_ms.tolist()),
+        )  # fmt: skip
+        return NetworkLatency(model_sha256="0" * 64, threads=1, statistics=statistics)
+
+
+def test_passes_in_which_something_else_had_the_device_count_for_nothing():
+    """Half as fast for a while, as a neighbour on the same core makes it: the milliseconds stay right."""
+    device = _Moody(1.5, 1.5, 1.5, 1.5, 1.0)
+    contest = Contest(device, [Path("int8.onnx")], float_ms=1.0)
+    contest.run()
+    assert device.asked == 16, "the four spoilt passes are made up for"
+    assert contest.latency_ms(0) == pytest.approx(0.5, rel=0.01)
+    assert contest.float_latency_ms == pytest.approx(1.0, rel=0.01)
+    assert contest.unsteady is None
+
+
+def test_a_device_that_stays_slower_than_it_was_is_told():
+    contest = Contest(_Moody(1.5), [Path("int8.onnx")], float_ms=1.0)
+    contest.run()
+    assert "float took 1 ms at first and 1.5 ms" in contest.unsteady
+    assert contest.ratio(0).ratio == pytest.approx(0.5, rel=0.01)
+
+
+def test_a_steady_device_is_asked_once():
+    device = _Moody(1.0)
+    contest = Contest(device, [Path("int8.onnx")], float_ms=1.0)
+    contest.run()
+    assert device.asked == 8
+    assert contest.ratio(0).high < 1.0
+
+
 # --- decision -------------------------------------------------------------------------------------
 
 
@@ -426,11 +496,11 @@ def _judged(name, latency_ms, drop, *, doubt=0.01, kernels=3):
 
 
 def test_the_best_bargain_wins():
-    candidates = [_judged("a", 0.5, 0.004), _judged("b", 0.6, 0.001), _judged("c", 0.55, 0.002)]
+    candidates = [_judged("a", 0.5, 0.004), _judged("b", 0.6, 0.001), _judged("c", 0.55, 0.0015)]
     verdict = decide(candidates, Limits(0.01, 1.0), float_accuracy=None)
     assert verdict.winner == "c"
     assert verdict.reasons["a"] == (
-        "0.91x the winner's latency, expected to lose 0.40 points, the winner 0.20 points"
+        "0.91x the winner's latency, expected to lose 0.40 points, the winner 0.15 points"
     )
     hardly_faster = [_judged("exact", 0.98, 0.0), _judged("fast", 0.5, 0.003)]
     assert decide(hardly_faster, Limits(0.01, 1.0), float_accuracy=None).winner == "fast"
@@ -465,6 +535,15 @@ def test_float_wins_where_the_gain_is_luck_or_no_kernel_is_integer(candidate, re
 def test_a_device_that_cannot_tell_its_kernels_is_believed_by_the_clock():
     verdict = decide([_judged("a", 0.5, 0.0, kernels=None)], Limits(0.01, 1.0), float_accuracy=None)
     assert verdict.winner == "a"
+
+
+def test_sixteen_bit_floats_compete_and_the_best_int8_stands_beside_them():
+    half = Judged("float16", 0.5, None, 0.001, 0.0, LatencyRatio(0.5, 0.49, 0.51), None, integer=False)
+    verdict = decide([half, _judged("int8", 0.6, 0.002)], Limits(0.01, 1.0), float_accuracy=None)
+    assert (verdict.winner, verdict.best_int8) == ("float16", "int8")
+    verdict = decide([half, _judged("int8", 0.3, 0.002)], Limits(0.01, 1.0), float_accuracy=None)
+    assert (verdict.winner, verdict.best_int8) == ("int8", "int8")
+    assert decide([half], Limits(0.01, 1.0), float_accuracy=None).best_int8 is None
 
 
 def test_the_interval_of_a_ratio_holds_what_it_promises():
@@ -680,6 +759,23 @@ def test_other_engines_give_plain_qdq_with_the_models_own_interface(residual, na
     assert f'"engine":"{name}"' in next(
         e.value for e in made.metadata_props if e.key == "edgenas.quantization.scheme"
     )
+
+
+def test_sixteen_bit_floats_keep_the_interface_and_halve_the_file(residual):
+    made = ENGINES[HALF]().quantize(residual.original, ArrayInputs({"input": samples(2)}), "")
+    assert [value.name for value in made.graph.input] == ["input"]
+    assert all(
+        v.type.tensor_type.elem_type == TensorProto.FLOAT for v in (*made.graph.input, *made.graph.output)
+    )
+    weights = [t for t in made.graph.initializer if t.name == "expand_w"]
+    assert [t.data_type for t in weights] == [TensorProto.FLOAT16]
+    expected = outputs(residual.original, samples(4))
+    assert np.abs(outputs(made, samples(4)) - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_sixteen_bit_floats_are_tried_where_the_device_computes_in_them():
+    assert half_schemes(_environment("x86_64", ["avx2", "avx512_vnni"])) == []
+    assert [s.name for s in half_schemes(_environment("aarch64", ["fp16", "neon"]))] == ["float16"]
 
 
 def test_an_engine_that_is_not_there_is_named():

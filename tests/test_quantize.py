@@ -11,7 +11,6 @@ from onnx import TensorProto, helper
 
 from edgenas.errors import BudgetNotMetError, DataError, ModelError, UsageError
 from edgenas.pipeline.quantize import quantize
-from edgenas.quantization.device_scoring import Answer, Scorer
 from edgenas.quantization.division import divide
 from edgenas.quantization.inputs import ArrayInputs
 from edgenas.workspace import Workspace
@@ -213,21 +212,15 @@ def test_runtimes_own_format_is_written_on_request(folder):
     assert np.abs(session.run(None, {"input": feed})[0] - expected).max() < 0.1 * np.abs(expected).max()
 
 
-def test_a_device_that_refuses_every_scheme_gets_float_and_the_reasons(folder, monkeypatch, tmp_path):
-    """As OpenVINO on a Cortex-A72 does when it compiles weights of eight bits."""
-    score = Scorer.score
-
-    def refusing(self, model, samples, *, name, optimized=True):
-        if name.startswith("screen"):
-            return Answer(error="object is not initialized")
-        return score(self, model, samples, name=name, optimized=optimized)
-
-    monkeypatch.setattr(Scorer, "score", refusing)
-    found = _quantize(folder, output=tmp_path / "out.onnx")
-    assert found.scheme == "float"
-    assert {trial.verdict for trial in found.tried} == {"failed"}
-    assert {trial.reason for trial in found.tried} == {"object is not initialized"}
-    assert any("the output is the float model" in warning for warning in found.warnings)
+def test_sixteen_bit_floats_compete_on_request(folder, tmp_path):
+    """Here they are cast to and fro: measured like every other candidate, they lose."""
+    found = _quantize(folder, output=tmp_path / "out.onnx", engines=("float16",))
+    half = next(trial for trial in found.tried if trial.scheme == "float16")
+    assert half.verdict == "rejected"
+    assert half.latency_ms > 0
+    assert half.output_distance < 0.01
+    assert half.size_bytes < 0.7 * found.float_size_bytes
+    assert found.int8_output is not None
 
 
 def test_a_model_that_only_guesses_is_doubted(folder, tmp_path):

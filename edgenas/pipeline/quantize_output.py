@@ -89,7 +89,7 @@ def _smallest(outcome: Outcome, by_name: dict[str, Candidate]) -> Candidate | No
     within = [by_name[name] for name, one in outcome.judged.items() if one.estimated_drop <= outcome.max_drop]
     smallest = min(within, key=lambda c: c.size_bytes, default=None)
     known = [by_name[name].size_bytes for name in (verdict.winner, verdict.best_int8) if name is not None]
-    if smallest is None or smallest.size_bytes > WORTH_A_FILE * min(known):
+    if smallest is None or smallest.size_bytes > WORTH_A_FILE * min(known, default=0):
         return None
     return smallest
 

@@ -16,7 +16,8 @@ from edgenas.quantization.outputs import OutputScore
 # Of the samples whose class changes, the share by which wrong changes outnumber right ones for a
 # classifier that is mostly right; only its order of magnitude matters, because the labels correct it.
 LOSS_PER_FLIP = 0.4
-WORTH_OF_MAX_DROP = 2.0  # the factor in speed that the loss of all of max_drop must bring
+# The factor in speed that the loss of all of max_drop must bring: what 8-bit lanes promise beside float's.
+WORTH_OF_MAX_DROP = 4.0
 WITHIN_LIMIT = 0.1  # weight of speed where a latency limit is met anyway
 SMALLEST_DROP = 1e-3
 SAME_LATENCY = 1.02  # latencies within this factor are one: no device repeats itself better
@@ -81,6 +82,7 @@ class Judged:
         estimated_drop: expected loss in the unit of the limits, see ``estimated_drop``.
         against_float: its latency over float's.
         integer_kernels: how many kernels the device runs on 8-bit integers; None where it cannot tell.
+        integer: whether it is int8; 16-bit floats compete with it.
     """
 
     name: str
@@ -90,11 +92,17 @@ class Judged:
     estimated_drop: float
     against_float: LatencyRatio
     integer_kernels: int | None = None
+    integer: bool = True
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is int8 and the device runs none of it on integers."""
+        return self.integer and self.integer_kernels == 0
 
     @property
     def pays(self) -> bool:
-        """Whether integers are used at all and are faster than float beyond doubt."""
-        return self.integer_kernels != 0 and self.against_float.high < 1.0
+        """Whether it does what it is for and is faster than float beyond doubt."""
+        return not self.idle and self.against_float.high < 1.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,17 @@ class Limits:
     @property
     def allowed_ms(self) -> float:
         return self.float_latency_ms if self.latency_ms is None else self.latency_ms
+
+    def cost(self, latency_ms: float, drop: float) -> float:
+        """What a latency and a loss of accuracy together are worth, in logarithms of latency."""
+        weight = 1.0 if self.latency_ms is None else WITHIN_LIMIT
+        lost = drop / max(self.max_drop, SMALLEST_DROP)
+        return weight * math.log(latency_ms) + math.log(WORTH_OF_MAX_DROP) * lost
+
+    def excess(self, latency_ms: float, drop: float) -> float:
+        """How far beyond the limits they are, in multiples of the limits; 0 within."""
+        slow = max(0.0, math.log(latency_ms / self.allowed_ms))
+        return slow + max(0.0, drop / max(self.max_drop, 1e-6) - 1.0)
 
 
 @dataclass(frozen=True)
@@ -172,32 +191,35 @@ def decide(candidates: Sequence[Judged], limits: Limits, *, float_accuracy: floa
     """Of those within both limits the best bargain. None wins that is not faster than float beyond
     doubt, or that has no kernel which runs on integers.
 
-    Using up all of ``max_drop`` must pay with twice the speed, a part of it with as much less. Where a
+    Using up all of ``max_drop`` must pay with four times the speed, half of it with twice. Where a
     latency limit is given, what is faster than it counts for little more and accuracy for the rest.
     Where no candidate is within the limits float wins, but for a latency limit that float misses, too:
     then the fastest accurate one does. The best int8 is otherwise the one nearest to the limits.
     """
     reasons = {c.name: _why_out(c, limits) for c in candidates}
     allowed = [c for c in candidates if not reasons[c.name]]
-    if not allowed:
-        nearest = min(candidates, key=lambda c: _excess(c, limits), default=None)
-        fastest = _fastest_accurate(candidates, limits)
-        best = nearest if fastest is None else fastest
-        return Verdict(
-            None if fastest is None else fastest.name, None if best is None else best.name, reasons
-        )
-    winner = min(allowed, key=lambda c: _cost(c, limits))
+    winner = _cheapest(allowed, limits) or _fastest_accurate(candidates, limits)
     for candidate in allowed:
+        assert winner is not None, "one of the allowed wins"
         reasons[candidate.name] = _why_lost(candidate, winner, limits)
-    reasons[winner.name] = _why_won(winner, limits, float_accuracy)
-    return Verdict(winner.name, winner.name, reasons)
+    if winner is not None and winner in allowed:
+        reasons[winner.name] = _why_won(winner, limits, float_accuracy)
+    best = _best_int8([c for c in candidates if c.integer], allowed, winner, limits)
+    return Verdict(None if winner is None else winner.name, None if best is None else best.name, reasons)
 
 
-def _cost(candidate: Judged, limits: Limits) -> float:
-    """What both losses together are worth, in logarithms of latency."""
-    weight = 1.0 if limits.latency_ms is None else WITHIN_LIMIT
-    lost = candidate.estimated_drop / max(limits.max_drop, SMALLEST_DROP)
-    return weight * math.log(candidate.latency_ms) + math.log(WORTH_OF_MAX_DROP) * lost
+def _cheapest(allowed: Sequence[Judged], limits: Limits) -> Judged | None:
+    return min(allowed, key=lambda c: limits.cost(c.latency_ms, c.estimated_drop), default=None)
+
+
+def _best_int8(
+    integers: Sequence[Judged], allowed: Sequence[Judged], winner: Judged | None, limits: Limits
+) -> Judged | None:
+    """The winner if it is int8; else the best of those within the limits; else the nearest to them."""
+    if winner in integers:
+        return winner
+    nearest = min(integers, key=lambda c: limits.excess(c.latency_ms, c.estimated_drop), default=None)
+    return _cheapest([c for c in integers if c in allowed], limits) or nearest
 
 
 def _fastest_accurate(candidates: Sequence[Judged], limits: Limits) -> Judged | None:
@@ -210,7 +232,7 @@ def _fastest_accurate(candidates: Sequence[Judged], limits: Limits) -> Judged | 
 
 
 def _why_out(candidate: Judged, limits: Limits) -> str:
-    if candidate.integer_kernels == 0:
+    if candidate.idle:
         return "no kernel of it runs on integers on this device"
     if candidate.latency_ms > limits.allowed_ms:
         what = "float's" if limits.latency_ms is None else "the limit of"
@@ -240,10 +262,3 @@ def _why_won(winner: Judged, limits: Limits, float_accuracy: float | None) -> st
         else (f", {limits.unit} {winner.accuracy:.4f} against {float_accuracy:.4f}")
     )
     return f"{speed:.2f}x as fast as float{known}, expected to lose {limits.shown(winner.estimated_drop)}"
-
-
-def _excess(candidate: Judged, limits: Limits) -> float:
-    """How far a candidate is beyond the limits: what 'the best int8' is when none is within."""
-    slow = max(0.0, math.log(candidate.latency_ms / limits.allowed_ms))
-    wrong = max(0.0, candidate.estimated_drop / max(limits.max_drop, 1e-6) - 1.0)
-    return slow + wrong

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -16,11 +17,13 @@ from typing import Any
 import onnx
 
 from edgenas.errors import ModelError, UnknownNameError, UsageError
+from edgenas.quantization.graph import copy_model
 from edgenas.quantization.inputs import Batch, Inputs
 from edgenas.quantization.preparation import STANDARD_DOMAINS
 from edgenas.quantization.schemes import QuantizationScheme
+from edgenas.records import Environment
 
-OWN = "edgenas"
+OWN, HALF = "edgenas", "float16"
 SAMPLES = 300
 # What foreign code raises where it cannot quantize a model; each is that candidate's result.
 REFUSALS = (
@@ -101,6 +104,24 @@ class NncfEngine(Engine):
         return made
 
 
+class HalfEngine(Engine):
+    """The float model with 16-bit weights and arithmetic; its inputs and outputs stay 32-bit.
+
+    No integers: it wins by its measured latency or not at all.
+    """
+
+    package = "onnxruntime"
+    presets = ("",)
+
+    def _quantized(self, model: onnx.ModelProto, _inputs: Inputs, _preset: str) -> onnx.ModelProto:
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that tiny weights become zero shows in the outputs
+            made: onnx.ModelProto = convert_float_to_float16(copy_model(model), keep_io_types=True)
+        return made
+
+
 class _Reader:
     """ONNX Runtime's calibration data reader."""
 
@@ -124,7 +145,15 @@ class _Batches:
         return len(self._inputs)
 
 
-ENGINES: dict[str, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine, "nncf": NncfEngine}
+ENGINES: dict[str, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine, "nncf": NncfEngine, HALF: HalfEngine}
+HALF_FEATURES = frozenset({"fp16", "avx512_fp16"})
+"""Processor features with which 16-bit floats are computed as such, not converted back and forth."""
+
+
+def half_schemes(environment: Environment) -> list[QuantizationScheme]:
+    """The 16-bit float scheme, where the device computes in such floats."""
+    native = HALF_FEATURES.intersection(environment.cpu_features) or environment.float_type == "f16"
+    return [QuantizationScheme(engine=HALF)] if native else []
 
 
 def engine_schemes(names: Sequence[str]) -> list[QuantizationScheme]:

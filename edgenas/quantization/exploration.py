@@ -7,7 +7,8 @@ looked at, one improvement after the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +16,18 @@ import numpy as np
 
 from edgenas.errors import MeasurementError, ModelError
 from edgenas.progress import Task, warn
-from edgenas.quantization.decision import LatencyRatio, latency_ratio
+from edgenas.quantization.contest import Contest
+from edgenas.quantization.decision import LatencyRatio
 from edgenas.quantization.device_scoring import Scorer, latency_of
 from edgenas.quantization.exactness import SAMPLES, defined_distance, named
 from edgenas.quantization.graph import Graph
 from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.kernel_costs import on_integers, segment_costs
-from edgenas.quantization.knapsack import assignments, chosen
+from edgenas.quantization.knapsack import Assignment, assignments, chosen, priced
 from edgenas.quantization.outputs import OutputScore
 from edgenas.quantization.packing import write_model
 from edgenas.quantization.placement import GATES, WEIGHTED
+from edgenas.quantization.prospects import Prospects
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.samples import spread
 from edgenas.quantization.schemes import (
@@ -37,16 +40,12 @@ from edgenas.quantization.schemes import (
 from edgenas.quantization.segments import Segment, segments_of
 from edgenas.quantization.sensitivity import squared_errors
 from edgenas.quantization.trials import key_of
-from edgenas.records import KernelTrace, LayerSensitivity, NetworkLatency
+from edgenas.records import KernelTrace, LayerSensitivity
 
 FLOAT_ROUNDS = 4
 SCREENING_SECONDS = 2.0  # of the float model's time, for each candidate
 FEWEST_SCREENING = 12
 SCREENING_ROUNDS = 12
-FINAL_PASSES, FINAL_ROUNDS = 8, 6  # between two looks at what they say
-VIRTUAL_PASSES = 3  # an instruction count repeats itself to .1 %
-FINAL_LOOKS = 3
-FINAL_SECONDS = 90.0  # after which another look is not begun; what is undecided then stays float
 AS_FAST = 1.10  # schemes within this factor of the fastest compete by output distance alone
 MUCH_NEARER = 0.6  # a slower scheme is looked at further where its distance is below this factor
 WORTH_IT = 0.98  # a correction must bring outputs this much nearer
@@ -55,7 +54,7 @@ FEWEST_SATURATION = 2  # samples
 SENSITIVITY_SECONDS = 20.0  # of the float model's time, for all segments
 FEWEST_SENSITIVE, MOST_SENSITIVE = 4, 24  # samples
 FEWEST_SEGMENTS = 3
-MIXTURES = 5
+MIXTURES = 6
 ATTENTION = frozenset({"Softmax", "LayerNormalization", "Erf", "Gelu"})
 """What transformers have: sums there carry outliers that 8 bits do not hold."""
 FORMAT = 3  # of what a candidate's bytes depend on beside scheme and inputs; raised when code changes them
@@ -107,7 +106,7 @@ class Explorer:
     def __init__(self, quantizer: Quantizer, scorer: Scorer, screening: Inputs, folder: Path) -> None:
         self.quantizer, self.scorer, self.screening, self.folder = quantizer, scorer, screening, folder
         self.candidates: dict[str, Candidate] = {}
-        self.float_latency_ms = float("nan")
+        self.float_latency_ms = self.fastest_float_ms = math.nan
         self.sensitivity: dict[Segment, LayerSensitivity] = {}  # of the last scheme that was mixed
 
     def measure_float(self) -> None:
@@ -176,53 +175,49 @@ class Explorer:
         return candidate
 
     def measure(self, candidates: Sequence[Candidate], purpose: str, rounds: int = SCREENING_ROUNDS) -> None:
-        """Measures candidates beside the float model, in interleaved rounds."""
+        """Measures candidates beside the float model, in interleaved rounds.
+
+        Between batches the device may have become faster or slower; what is kept is how a candidate
+        compares with the float model of its own batch, in the milliseconds of the first.
+        """
         paths = [self.scorer.float_model, *(c.path for c in candidates)]
         measured = self.scorer.latencies(paths, purpose=purpose, rounds=rounds)
         float_ms = latency_of(measured[0])
         if float_ms is None:
             raise ModelError(f"the device cannot run the float model: {measured[0].error}")
-        self.float_latency_ms = float_ms
+        if math.isnan(self.float_latency_ms):
+            self.float_latency_ms = self.fastest_float_ms = float_ms
+        self.fastest_float_ms = min(self.fastest_float_ms, float_ms)
         for candidate, latency in zip(candidates, measured[1:], strict=True):
-            candidate.latency_ms, candidate.error = latency_of(latency), latency.error
+            here_ms, candidate.error = latency_of(latency), latency.error
+            candidate.latency_ms = None if here_ms is None else here_ms * self.float_latency_ms / float_ms
 
-    def contest(self, candidates: Sequence[Candidate]) -> dict[str, LatencyRatio]:
-        """Measures candidates beside float until it is plain which are faster: what a decision rests on.
+    def contest(self, candidates: Sequence[Candidate]) -> tuple[dict[str, LatencyRatio], str | None]:
+        """Measures candidates beside float until it is plain which are faster.
 
         Returns:
-            Each candidate's latency over float's by its name; none for those that failed.
+            Each candidate's latency over float's by its name, none for those that failed; and a
+            sentence where the device was not steady.
         """
-        paths = [self.scorer.float_model, *(c.path for c in candidates)]
-        passes: list[list[NetworkLatency]] = []
-        ratios: dict[str, LatencyRatio] = {}
-        at_once = VIRTUAL_PASSES if self.scorer.agent.profile.virtual else FINAL_PASSES
-        for _ in range(FINAL_LOOKS):
-            for number in range(len(passes), len(passes) + at_once):
-                purpose = f"final pass {number}"
-                passes.append(self.scorer.latencies(paths, purpose=purpose, rounds=FINAL_ROUNDS, paired=True))
-            ratios = self._ratios(candidates, passes)
-            if all(ratio.decided for ratio in ratios.values()) or _spent_s(passes) > FINAL_SECONDS:
-                break
-        return ratios
+        contest = Contest(self.scorer, [c.path for c in candidates], self.fastest_float_ms)
+        contest.run()
+        if contest.float_latency_ms is None:
+            raise ModelError(f"the device cannot run the float model: {contest.float_error()}")
+        self._rescale(contest.float_latency_ms)
+        ratios = {}
+        for position, candidate in enumerate(candidates):
+            candidate.latency_ms, candidate.error = contest.latency_ms(position), contest.error(position)
+            ratio = contest.ratio(position)
+            if ratio is not None:
+                ratios[candidate.name] = ratio
+        return ratios, contest.unsteady
 
-    def _ratios(
-        self, candidates: Sequence[Candidate], passes: Sequence[Sequence[NetworkLatency]]
-    ) -> dict[str, LatencyRatio]:
-        """What the passes say so far; candidates get their latency or their error."""
-        by_model = list(zip(*passes, strict=True))
-        float_rounds = _rounds(by_model[0])
-        if float_rounds is None:
-            raise ModelError(f"the device cannot run the float model: {_error(by_model[0])}")
-        self.float_latency_ms = float(np.median(np.concatenate(float_rounds)))
-        comparisons, ratios = FINAL_LOOKS * len(candidates), {}
-        for candidate, measured in zip(candidates, by_model[1:], strict=True):
-            rounds = _rounds(measured)
-            if rounds is None:
-                candidate.latency_ms, candidate.error = None, _error(measured)
-                continue
-            candidate.latency_ms = float(np.median(np.concatenate(rounds)))
-            ratios[candidate.name] = latency_ratio(float_rounds, rounds, comparisons=comparisons)
-        return ratios
+    def _rescale(self, float_ms: float) -> None:
+        """Puts what was measured earlier into the milliseconds of the final passes."""
+        for candidate in self.candidates.values():
+            if candidate.latency_ms is not None:
+                candidate.latency_ms *= float_ms / self.float_latency_ms
+        self.float_latency_ms = float_ms
 
     def integer_kernels(self, candidate: Candidate) -> int | None:
         """How many of its kernels the device runs on 8-bit integers; None where it cannot tell."""
@@ -258,8 +253,12 @@ class Explorer:
             best = self._nearer(best, replaced(best.scheme, equalized=True), task)
         return self._nearer(best, replaced(best.scheme, refined_rounding=True), task)
 
-    def mix(self, base: Candidate, task: Task) -> list[Candidate]:
-        """Mixtures of float and the kernels of ``base``, by measured kernel latency and sensitivity."""
+    def mix(self, base: Candidate, prospects: Prospects, task: Task) -> list[Candidate]:
+        """Mixtures of float and the kernels of ``base``, by measured kernel latency and sensitivity.
+
+        Args:
+            prospects: says which of the mixtures are worth building.
+        """
         graph, scheme = self.quantizer.graph, base.scheme
         segments = segments_of(graph)
         if len(segments) < FEWEST_SEGMENTS:
@@ -276,8 +275,9 @@ class Explorer:
         }
         integer = self.quantizer.placement(scheme).integer
         everything = [any(name in integer for name in segment.nodes) for segment in segments]
+        rank = _ranking(base, priced(everything, costs, errors), prospects)
         mixtures = []
-        for assignment in chosen(assignments(costs, errors), MIXTURES, everything=everything):
+        for assignment in chosen(assignments(costs, errors), MIXTURES, everything=everything, rank=rank):
             floats = [
                 name
                 for segment, on_integers in zip(segments, assignment.integer, strict=True)
@@ -314,6 +314,20 @@ class Explorer:
             write_model(self.quantizer.quantize(candidate.scheme), candidate.path)
 
 
+def _ranking(
+    base: Candidate, whole: Assignment, prospects: Prospects
+) -> Callable[[Assignment], tuple[float, float]]:
+    """Ranks mixtures beside ``base``, which was measured; ``whole`` is what was predicted of it."""
+    score, scale = base.screened, (base.latency_ms or 0.0) / max(whole.latency_ms, 1e-9)
+    assert score is not None, "a base was screened"
+
+    def rank(assignment: Assignment) -> tuple[float, float]:
+        share = assignment.squared_error / max(whole.squared_error, 1e-30)
+        return prospects.of_mixture(scale * assignment.latency_ms, score, share)
+
+    return rank
+
+
 def _described(
     graph: Graph, segment: Segment, error: float, float_ms: float, int8_ms: float
 ) -> LayerSensitivity:
@@ -323,19 +337,3 @@ def _described(
         layer=next(weighted, segment.nodes[0]), operators=len(segment.nodes), squared_error=error,
         float_ms=float_ms, int8_ms=int8_ms, integer=False,
     )  # fmt: skip
-
-
-def _rounds(passes: Sequence[NetworkLatency]) -> list[tuple[float, ...]] | None:
-    """Each pass's rounds in ms; None where the model failed in one."""
-    rounds = [one.statistics.rounds_ms for one in passes if one.statistics is not None]
-    return rounds if len(rounds) == len(passes) else None
-
-
-def _spent_s(passes: Sequence[Sequence[NetworkLatency]]) -> float:
-    """About how long the passes took: repeated from what they measured, not from the clock."""
-    measured = [one.statistics for models in passes for one in models if one.statistics is not None]
-    return sum(found.latency_ms * found.runs for found in measured) / 1e3
-
-
-def _error(passes: Sequence[NetworkLatency]) -> str | None:
-    return next((one.error for one in passes if one.error is not None), None)

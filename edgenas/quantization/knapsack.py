@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgenas.quantization.decision import SAME_LATENCY
 from edgenas.quantization.kernel_costs import SegmentCosts
 
 PRICES = 40  # of error, tried between 'free' and 'nothing else counts'
@@ -38,18 +39,19 @@ def assignments(costs: SegmentCosts, squared_errors: Sequence[float]) -> list[As
     found: dict[tuple[bool, ...], Assignment] = {}
     for price in prices:
         integer = _cheapest(costs, squared_errors, price)
-        found.setdefault(integer, _priced(integer, costs, squared_errors))
+        found.setdefault(integer, priced(integer, costs, squared_errors))
     return sorted(found.values(), key=lambda a: a.latency_ms)
 
 
-def _priced(integer: tuple[bool, ...], costs: SegmentCosts, errors: Sequence[float]) -> Assignment:
+def priced(integer: Sequence[bool], costs: SegmentCosts, errors: Sequence[float]) -> Assignment:
+    """An assignment with what is predicted of it."""
     latency, error, before = 0.0, 0.0, False
     for position, now in enumerate(integer):
         latency += costs.int8_ms[position] if now else costs.float_ms[position]
         latency += costs.change_ms[position] if now != before else 0.0
         error += errors[position] if now else 0.0
         before = now
-    return Assignment(integer, latency, error)
+    return Assignment(tuple(integer), latency, error)
 
 
 def _cheapest(costs: SegmentCosts, errors: Sequence[float], price: float) -> tuple[bool, ...]:
@@ -67,12 +69,34 @@ def _cheapest(costs: SegmentCosts, errors: Sequence[float], price: float) -> tup
     return min(best.values())[1]
 
 
-def chosen(found: Sequence[Assignment], most: int, *, everything: Sequence[bool]) -> list[Assignment]:
-    """At most ``most`` of the assignments, spread over the errors; neither all-float nor ``everything``."""
+def chosen(
+    found: Sequence[Assignment],
+    most: int,
+    *,
+    everything: Sequence[bool],
+    rank: Callable[[Assignment], tuple[float, float]],
+) -> list[Assignment]:
+    """At most ``most`` of the assignments; neither all-float nor ``everything``.
+
+    Half are those that promise most, each of another latency, because predictions err and neighbours
+    hardly differ; the others are spread over the errors, to show the whole front.
+
+    Args:
+        rank: of an assignment; the lowest promises most.
+    """
     mixed = [a for a in found if any(a.integer) and list(a.integer) != list(everything)]
     if len(mixed) <= most:
         return mixed
+    picked: list[Assignment] = []
+    for assignment in sorted(mixed, key=rank):
+        if len(picked) < (most + 1) // 2 and not any(_alike(assignment, other) for other in picked):
+            picked.append(assignment)
     logs = np.log([max(a.squared_error, 1e-30) for a in mixed])
-    wanted = np.linspace(logs.max(), logs.min(), most)
-    picked = {int(np.argmin(np.abs(logs - value))) for value in wanted}
-    return [mixed[i] for i in sorted(picked)]
+    wanted = np.linspace(logs.max(), logs.min(), most - len(picked))
+    picked += [mixed[int(np.argmin(np.abs(logs - value)))] for value in wanted]
+    return sorted(dict.fromkeys(picked), key=lambda a: a.latency_ms)
+
+
+def _alike(one: Assignment, other: Assignment) -> bool:
+    low, high = sorted((one.latency_ms, other.latency_ms))
+    return high <= SAME_LATENCY * low

@@ -54,13 +54,18 @@ class QuantizationScheme(Record):
         return self.engine == "edgenas"
 
     @property
+    def is_integer(self) -> bool:
+        """Whether integers are the point of it; 16-bit floats are not."""
+        return self.engine != "float16"
+
+    @property
     def name(self) -> str:
         """Short and unique among the schemes of one model, such as ``u8s8-channel-mse-bias``.
 
         ``edgenas.reporting.schemes`` says it in words.
         """
         if not self.is_own:
-            return f"{self.engine}-{self.preset}"
+            return f"{self.engine}-{self.preset}" if self.preset else self.engine
         parts = [self.types, "channel" if self.per_channel else "tensor"]
         parts += ["reduced"] if self.reduced_range else []
         parts += [self.calibration]

@@ -16,11 +16,13 @@ from edgenas.quantization.decision import (
     Verdict,
     decide,
 )
+from edgenas.quantization.engines import half_schemes
 from edgenas.quantization.exploration import Candidate, Explorer
 from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.judging import Judge
 from edgenas.quantization.outputs import OutputScore
 from edgenas.quantization.placement import why_float
+from edgenas.quantization.prospects import Prospects
 from edgenas.quantization.samples import spread
 from edgenas.quantization.schemes import QuantizationScheme, replaced
 from edgenas.records import FloatOperators, LayerSensitivity
@@ -84,30 +86,40 @@ class Tournament:
         with track("Scoring finalists", total=len(finalists)) as task:
             scores = self._scores(finalists, selection, task)
         scored = [c for c in finalists if c.name in scores]
-        ratios = self._explorer.contest(scored)
+        ratios, unsteady = self._explorer.contest(scored)
+        self._warnings += [unsteady] if unsteady is not None else []
         return self._outcome([c for c in scored if c.name in ratios], scores, selection, ratios)
 
     def _explore(self, start_float_layers: Sequence[str], task: Task) -> None:
-        tried = self._explorer.types(task, start_float_layers, self._others)
+        half = half_schemes(self._explorer.scorer.agent.environment)
+        others = [*self._others, *(scheme for scheme in half if scheme not in self._others)]
+        tried = self._explorer.types(task, start_float_layers, others)
         self._warnings += self._explorer.saturation(tried)
+        prospects = self._prospects()
         for base in self._explorer.bases(tried):
-            self._explorer.mix(self._explorer.refine(base, task), task)
+            self._explorer.mix(self._explorer.refine(base, task), prospects, task)
+
+    def _prospects(self) -> Prospects:
+        judge = Judge(self._explorer.scorer.baseline(self._explorer.screening), None)
+        limits = Limits(self._max_drop, self._explorer.float_latency_ms, self._latency_ms, judge.unit)
+        return Prospects(judge, limits)
 
     def _finalists(self) -> list[Candidate]:
         """Those that none beats in both distance and latency, and the nearest that is integer throughout.
 
-        Schemes with the same kernels have the same latency here; the nearest stands for them.
+        Schemes with the same kernels have the same latency here; the nearest stands for them. Of a long
+        front the most promising go on, and some spread over the rest.
         """
         usable = [
             c for c in self._explorer.candidates.values() if c.error is None and c.latency_ms is not None
         ]
         front = [c for c in usable if not any(_beats(other, c) for other in usable)]
-        front.sort(key=lambda c: c.latency_ms or 0.0)
         if len(front) > FINALISTS:
-            chosen = np.unique(np.linspace(0, len(front) - 1, FINALISTS).round().astype(int))
-            front = [front[i] for i in chosen]
+            front = _thinned(front, self._prospects())
         complete = min(
-            (c for c in usable if not c.scheme.float_layers), key=lambda c: c.distance, default=None
+            (c for c in usable if c.scheme.is_integer and not c.scheme.float_layers),
+            key=lambda c: c.distance,
+            default=None,
         )
         return front if complete is None or complete in front else [*front, complete]
 
@@ -166,10 +178,27 @@ class Tournament:
 
     def _judged(self, candidate: Candidate, judge: Judge, score: OutputScore, ratio: LatencyRatio) -> Judged:
         assert candidate.latency_ms is not None, "failed candidates were left out"
+        integer = candidate.scheme.is_integer
+        kernels = self._explorer.integer_kernels(candidate) if integer else None
         return Judged(
             candidate.name, candidate.latency_ms, judge.quality(score), score.distance, judge.drop(score),
-            ratio, self._explorer.integer_kernels(candidate),
+            ratio, kernels, integer,
         )  # fmt: skip
+
+
+def _thinned(front: Sequence[Candidate], prospects: Prospects) -> list[Candidate]:
+    """``FINALISTS`` of them, fastest first."""
+
+    def rank(candidate: Candidate) -> tuple[float, float]:
+        assert candidate.screened is not None, "only screened ones are on the front"
+        return prospects.of(candidate.latency_ms or 0.0, candidate.screened)
+
+    by_latency = sorted(front, key=lambda c: c.latency_ms or 0.0)
+    promising = sorted(by_latency, key=rank)[: (FINALISTS + 1) // 2]
+    others = [c for c in by_latency if c not in promising]
+    spread_over = np.linspace(0, len(others) - 1, FINALISTS - len(promising)).round().astype(int)
+    chosen = [*promising, *(others[i] for i in np.unique(spread_over))]
+    return sorted(chosen, key=lambda c: c.latency_ms or 0.0)
 
 
 def _beats(one: Candidate, other: Candidate) -> bool:

@@ -22,6 +22,8 @@ _SPOKEN = {
 
 def spoken(name: str) -> str:
     """A scheme's name for people: ``u8s8-channel-mse-mixed2.1553`` leaves two layers in float."""
+    if name == "float16":
+        return "16-bit floats"
     types, *words = name.split("-")
     if re.fullmatch("[us]8[us]8", types) is None:
         return name  # float, or what another engine calls its own
