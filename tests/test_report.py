@@ -391,6 +391,16 @@ def test_unlabelled_schemes_are_drawn_by_their_distance() -> None:
     assert "distance of the outputs to float" in page
 
 
+def test_a_quantization_alone_says_what_it_came_to() -> None:
+    page = run_page(RunContents(name="out.trials", quantize=quantize_result()))
+    assert "won on" in page.summary
+    assert "times as fast as float" in page.summary
+    assert [fact.label for fact in page.facts] == ["latency", "accuracy on the device", "model size"]
+    assert "reproduce" not in [section.key for section in page.sections], "nobody ran 'edgenas run'"
+    assert page.sections[0].grids[0].rows[0][1] == "chosen", "the winner first"
+    assert page.sections[0].grids[0].marked == 0
+
+
 def test_the_front_of_the_schemes_and_the_sensitivity_are_drawn() -> None:
     drawn = charts.schemes(quantize_result())
     front = next(trace for trace in drawn["data"] if trace["name"] == "Pareto front")

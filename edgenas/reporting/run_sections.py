@@ -71,7 +71,8 @@ def run_page(contents: RunContents) -> Page:
     if contents.checks:
         page.sections.extend(trend_sections(contents.checks))
     page.sections.extend(_environment(contents))
-    page.sections.append(reproduce_section(contents))
+    if contents.settings or not contents.quantize:  # of a quantization alone nobody wrote down the command
+        page.sections.append(reproduce_section(contents))
     return page
 
 
@@ -98,6 +99,8 @@ def _asked(contents: RunContents) -> str:
 def _summary(contents: RunContents) -> str:
     """What came out, in a sentence or two."""
     found, quantized = contents.validate, contents.quantize
+    if found is None and quantized is not None:
+        return _decided(quantized)
     if found is None:
         return "No model was validated: the run did not get that far, or nothing met the limit."
     limit = limit_of(contents)
@@ -116,10 +119,37 @@ def _summary(contents: RunContents) -> str:
     return text.strip()
 
 
+def _decided(quantized: QuantizeResult) -> str:
+    """What a quantization alone came to."""
+    if quantized.scheme == "float":
+        return "Float won: " + (" ".join(quantized.warnings) or "no int8 scheme was better on this device.")
+    return (
+        f"{_capitalised(spoken(quantized.scheme))} won on {quantized.device}: "
+        f"{quantized.float_latency_ms / quantized.latency_ms:.2f} times as fast as float."
+    )
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _quantized_facts(quantized: QuantizeResult) -> tuple[Fact, ...]:
+    """Of a quantization alone: validation would know more."""
+    float_ms = milliseconds(quantized.float_latency_ms)
+    return (
+        Fact(label="latency", value=milliseconds(quantized.latency_ms), note=f"float {float_ms}"),
+        Fact(
+            label="accuracy on the device", value=percent(quantized.accuracy),
+            note=f"float {percent(quantized.float_accuracy)}, {quantized.selection_images} samples",
+        ),
+        Fact(label="model size", value=size(quantized.size_bytes), note=_shrunk(quantized)),
+    )  # fmt: skip
+
+
 def _came_out(contents: RunContents) -> tuple[Fact, ...]:
     found = contents.validate
     if found is None:
-        return ()
+        return _quantized_facts(contents.quantize) if contents.quantize else ()
     limit = limit_of(contents)
     share = f"{found.latency_ms / limit:.0%} of the limit of {limit_text(limit)}" if limit else ""
     mood = "" if limit is None else ("good" if found.latency_ms <= limit else "bad")
@@ -261,7 +291,9 @@ def _winner_grid(best: Candidate | None) -> tuple[Grid, ...]:
 
 
 def schemes_section(result: QuantizeResult) -> Section:
-    """Every quantization scheme as the device ran it."""
+    """Every quantization scheme as the device ran it, those that were scored in full first."""
+    order = {verdict: place for place, verdict in enumerate(("chosen", "kept", "rejected", "failed"))}
+    tried = sorted(result.tried, key=lambda trial: (order[trial.verdict], trial.accuracy is None))
     rows = [
         (
             trial.scheme,
@@ -272,7 +304,7 @@ def schemes_section(result: QuantizeResult) -> Section:
             "-" if trial.output_distance is None else f"{trial.output_distance:.4f}",
             trial.reason,
         )
-        for trial in result.tried
+        for trial in tried
     ]
     reference = f"float: {milliseconds(result.float_latency_ms)}, {percent(result.float_accuracy)}"
     return Section(
@@ -282,17 +314,18 @@ def schemes_section(result: QuantizeResult) -> Section:
         lead=(
             f"{len(rows)} schemes, calibrated with {result.calibration_images} images and compared on "
             f"{result.selection_images} others, all on the device ({reference}). "
-            f"Chosen: {spoken(result.scheme)}. " + " ".join(result.warnings)
+            f"Chosen: {spoken(result.scheme)}. Distance is that of the outputs to float's, relative to their "
+            "size. " + " ".join(result.warnings)
         ),
         figure=charts.schemes(result),
         describes="Scatter chart of the schemes; the table below has the numbers and the reasons.",
         grids=(
             Grid(
                 caption="Every scheme",
-                columns=("scheme", "verdict", "latency", "accuracy", "size", "output distance", "reason"),
+                columns=("scheme", "verdict", "latency", "accuracy", "size", "distance", "reason"),
                 rows=rows,
                 folded=False,
-                marked=next((i for i, trial in enumerate(result.tried) if trial.verdict == "chosen"), None),
+                marked=next((i for i, trial in enumerate(tried) if trial.verdict == "chosen"), None),
             ),
         ),
     )
