@@ -11,11 +11,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgenas.errors import TableError, UnknownKernelsError
+from edgenas.latency_tables.architectures import FAMILIES, architecture
 from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.latency_tables.covering import cover
 from edgenas.latency_tables.database import Database
@@ -381,22 +383,52 @@ def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
 # --- prediction ------------------------------------------------------------------------------------
 
 
-def test_a_power_law_is_learnt_and_doubt_grows_with_distance() -> None:
+def test_sums_of_work_hold_far_from_what_was_measured_and_doubt_grows() -> None:
     rng = np.random.default_rng(0)
     features = rng.uniform(2, 10, (60, 3))
-    log_latency = features @ [0.5, 0.3, 0.0] - 3
-    fitted = ShapeRegressor.fit(features, log_latency + rng.normal(0, 0.01, 60))
-    inside, outside = np.array([[5.0, 5.0, 5.0]]), np.array([[20.0, 20.0, 20.0]])
-    mean, near = fitted.predict(inside)
-    _, far = fitted.predict(outside)
-    assert mean[0] == pytest.approx(inside[0] @ [0.5, 0.3, 0.0] - 3, abs=0.05)
-    assert far[0] > 2 * near[0]
+    work = np.column_stack([np.ones(60), 2**features])
+    prices_ms = np.array([0.002, 1e-4, 5e-5, 0.0])
+    latency_ms = work @ prices_ms * np.exp(rng.normal(0, 0.01, 60))
+    fitted = ShapeRegressor.fit(features, work, latency_ms)
+    outside = np.array([[14.0, 13.0, 12.0]])
+    amount = np.column_stack([np.ones(1), 2**outside])
+    mean, far = fitted.predict(outside, amount)
+    _, near = fitted.predict(features[:1], work[:1])
+    assert np.exp(mean[0]) == pytest.approx((amount @ prices_ms)[0], rel=0.1)
+    assert far[0] > 1.5 * near[0]
+
+
+def test_what_work_does_not_tell_is_learnt_from_shape() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.uniform(2, 10, (80, 2))
+    work = np.column_stack([np.ones(80), 2 ** features[:, 0]])
+    step = np.where(features[:, 1] > 6, 1.6, 1.0)
+    fitted = ShapeRegressor.fit(features, work, work @ [0.001, 1e-4] * step)
+    asked = np.array([[6.0, 3.0], [6.0, 9.0]])
+    mean, _ = fitted.predict(asked, np.column_stack([np.ones(2), 2 ** asked[:, 0]]))
+    assert np.exp(mean[1] - mean[0]) == pytest.approx(1.6, rel=0.1)
 
 
 def test_one_sample_is_enough_for_a_guess() -> None:
-    fitted = ShapeRegressor.fit(np.ones((1, 4)), np.array([-2.0]))
-    mean, sd = fitted.predict(np.ones((1, 4)))
-    assert mean[0] == pytest.approx(-2.0, abs=0.1) and np.isfinite(sd[0])
+    fitted = ShapeRegressor.fit(np.ones((1, 4)), np.ones((1, 2)), np.array([0.1]))
+    mean, sd = fitted.predict(np.ones((1, 4)), np.ones((1, 2)))
+    assert np.exp(mean[0]) == pytest.approx(0.1, rel=0.05) and np.isfinite(sd[0])
+    more, _ = fitted.predict(np.ones((1, 4)), np.array([[1.0, 8.0]]))
+    assert 0.1 < np.exp(more[0]) < 0.8
+
+
+def test_the_order_of_axes_tells_transposes_apart() -> None:
+    def family(shape: tuple[int, ...], perm: list[int]) -> str:
+        tensor = TensorType(dtype="float", shape=shape)
+        spec = KernelSpec(
+            kind="Transpose", layout="", attributes={"perm": perm}, inputs=(tensor,), outputs=(tensor,)
+        )
+        return family_of(spec)
+
+    to_last = family((1, 8, 4, 4), [0, 2, 3, 1])
+    assert to_last == family((1, 6, 5), [0, 2, 1]) == family((8, 4), [1, 0])
+    assert to_last != family((2, 8, 4, 4), [0, 2, 3, 1])
+    assert family((1, 8, 1, 4), [0, 2, 1, 3]) == family((8, 4), [0, 1])  # nothing moves
 
 
 def test_held_out_networks_are_predicted_within_their_noise(
@@ -550,6 +582,29 @@ def test_a_cover_is_deterministic_and_better_than_chance() -> None:
     )
     np.testing.assert_array_equal(first.genomes, second.genomes)
     assert first.coverage > 0.7
+
+
+@pytest.mark.parametrize("scheme", [None, "u8s8"])
+def test_networks_like_published_ones_run_and_are_quantized_throughout(scheme: str | None) -> None:
+    for index in (*range(0, len(FAMILIES), 5), len(FAMILIES) + 2):
+        model = architecture(index, seed=1, int8_scheme=scheme, opset=17, ir_version=8)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        image = session.get_inputs()[0]
+        found = session.run(None, {image.name: np.zeros(image.shape, np.float32)})[0]
+        declared = [one.dim_value for one in model.graph.output[0].type.tensor_type.shape.dim]
+        assert list(found.shape) == declared and np.isfinite(found).all()
+        assert any(node.op_type == "QuantizeLinear" for node in model.graph.node) == (scheme is not None)
+
+
+def test_clamped_activations_leave_whole_int8_kernels(tmp_path: Path) -> None:
+    index = [family.__name__ for family, _ in FAMILIES].index("_mobilenet_v1")
+    model = architecture(index, seed=1, int8_scheme="u8s8", opset=17, ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert "QLinearConv" in kinds and not kinds & {"Conv", "FusedConv", "Relu", "Clip"}
 
 
 @pytest.mark.parametrize("scheme", [None, "u8s8"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgenas.latency_tables.features import features_of
+from edgenas.latency_tables.features import features_of, work_of
 from edgenas.latency_tables.kernels import KernelSpec, family_of
 
 
@@ -22,6 +22,7 @@ class KernelCatalogue:
         self._specs = dict(specs)
         self._families: dict[str, str] = {}
         self._features: dict[str, NDArray[np.float64]] = {}
+        self._work: dict[str, NDArray[np.float64]] = {}
 
     def add(self, spec: KernelSpec) -> str:
         """Takes a kernel in and returns its key."""
@@ -44,3 +45,9 @@ class KernelCatalogue:
         if key not in self._features:
             self._features[key] = features_of(self._specs[key])
         return self._features[key]
+
+    def work(self, key: str) -> NDArray[np.float64]:
+        """What the kernel's time is a sum of, (len(WORK),)."""
+        if key not in self._work:
+            self._work[key] = work_of(self._specs[key])
+        return self._work[key]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgenas.latency_tables.kernels import (
     KernelSpec,
+    bytes_of,
     channels,
     convolution_groups,
     elements,
@@ -24,6 +25,9 @@ FEATURES = (
 )  # fmt: skip
 
 
+WORK = ("call", "macs", "padded_macs", "read_mb", "written_mb", "weights_mb", "windows", "rows")
+"""What a kernel's time is a sum of, to a first approximation; counts in millions."""
+
 _VECTOR = 16  # channels that runtimes block by: the widest vectors of today hold as many floats
 
 
@@ -34,6 +38,32 @@ def features_of(spec: KernelSpec) -> NDArray[np.float64]:
     widths and caches make.
     """
     return np.array(_features(spec))
+
+
+def work_of(spec: KernelSpec) -> NDArray[np.float64]:
+    """How much of each kind of ``WORK`` a kernel does, (len(WORK),) float64.
+
+    Source: Williams et al., Roofline (2009): time is bound by arithmetic or by traffic; a sum of both
+    with what each call costs lies within a factor of two of the larger and can be fitted.
+    """
+    macs, weight = macs_of(spec), weight_of(spec)
+    outputs = sum(elements(tensor) for tensor in spec.outputs)
+    shape = spec.outputs[0].shape if spec.outputs else ()
+    counts = (
+        macs, macs * _filled_up(spec), sum(map(bytes_of, spec.inputs)), sum(map(bytes_of, spec.outputs)),
+        bytes_of(weight) if weight is not None else 0, outputs * window_area(spec), math.prod(shape[:-1]),
+    )  # fmt: skip
+    return np.array((1.0, *(count / 1e6 for count in counts)))
+
+
+def _filled_up(spec: KernelSpec) -> float:
+    """By how much a convolution's output channels grow when they fill whole vectors."""
+    if not is_convolution(spec) or not spec.outputs:
+        return 1.0
+    count = channels(spec.outputs[0], spec)
+    groups = convolution_groups(spec)
+    per_group = count if groups >= count else max(count // groups, 1)
+    return -(-per_group // _VECTOR) * _VECTOR / max(per_group, 1)
 
 
 def _features(spec: KernelSpec) -> tuple[float, ...]:

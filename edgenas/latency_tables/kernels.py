@@ -124,6 +124,8 @@ def family_of(spec: KernelSpec) -> str:
 def _subtype(spec: KernelSpec) -> str:
     if spec.kind in _RESIZES:
         return str(spec.attributes.get("mode", "nearest"))
+    if spec.kind == "Transpose" and spec.inputs:
+        return _moved_axes(spec.inputs[0].shape, spec.attributes.get("perm"))
     if not is_convolution(spec):
         return ""
     groups, area = convolution_groups(spec), window_area(spec)
@@ -132,6 +134,22 @@ def _subtype(spec: KernelSpec) -> str:
     if groups > 1:
         return "depthwise" if groups >= channels(spec.inputs[0], spec) else "grouped"
     return "pointwise" if area == 1 else "dense"
+
+
+def _moved_axes(shape: tuple[int, ...], perm: Any) -> str:
+    """An order of axes without those of length 1 and with neighbours that stay such as one: ``021``."""
+    order = perm if isinstance(perm, list) else list(reversed(range(len(shape))))
+    kept = [axis for axis in order if shape[axis] > 1]
+    runs = [
+        axis for position, axis in enumerate(kept) if position == 0 or not _follows(kept, position, shape)
+    ]
+    return "".join(str(sorted(runs).index(axis)) for axis in runs)
+
+
+def _follows(kept: list[int], position: int, shape: tuple[int, ...]) -> bool:
+    """Whether nothing but axes of length 1 stands between an axis and the one before it."""
+    before, axis = kept[position - 1], kept[position]
+    return before < axis and all(shape[between] == 1 for between in range(before + 1, axis))
 
 
 # Coarse classes of kernels that every runtime has in some form, in floats and in integers.
@@ -188,10 +206,15 @@ def elements(tensor: TensorType) -> int:
     return math.prod(tensor.shape)
 
 
+def bytes_of(tensor: TensorType) -> int:
+    """Memory of a tensor."""
+    return elements(tensor) * _BYTES.get(tensor.dtype, 4)
+
+
 def footprint_bytes(spec: KernelSpec) -> int:
     """Memory that a kernel alone brings into the caches: its weights and what it writes."""
     weights = spec.inputs[1:] if is_convolution(spec) or is_matrix_product(spec) else ()
-    return sum(elements(tensor) * _BYTES.get(tensor.dtype, 4) for tensor in (*weights, *spec.outputs))
+    return sum(map(bytes_of, (*weights, *spec.outputs)))
 
 
 def macs_of(spec: KernelSpec) -> float:

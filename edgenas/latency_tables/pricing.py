@@ -116,7 +116,8 @@ class KernelGuesses:
         megabytes = footprint_bytes(self._catalogue.spec(key)) / 1e6
         if key in self._profiled:
             return Guess(self._profiled[key], 0.0, family, terms, megabytes)
-        mean, deviation = self._regressor(family).predict(features[None, :])
+        work = self._catalogue.work(key)
+        mean, deviation = self._regressor(family).predict(features[None, :], work[None, :])
         least = 1e-3 if family == self._catalogue.family(key) else _RELATED_LOG_SD
         log_sd = max(float(deviation[0]), least)
         return Guess(math.exp(float(mean[0])), log_sd, family, terms, megabytes)
@@ -125,8 +126,11 @@ class KernelGuesses:
         if family not in self._regressors:
             keys = self._samples[family]
             features = np.array([self._catalogue.features(key) for key in keys])
-            times = np.log([self._profiled[key] for key in keys])
-            self._regressors[family] = ShapeRegressor.fit(features, times, settings=self._settings(family))
+            work = np.array([self._catalogue.work(key) for key in keys])
+            times_ms = np.array([self._profiled[key] for key in keys])
+            self._regressors[family] = ShapeRegressor.fit(
+                features, work, times_ms, settings=self._settings(family)
+            )
         return self._regressors[family]
 
     def _settings(self, family: str) -> Settings | None:

@@ -1,4 +1,10 @@
-"""Latency over shape, for kernels that were never measured: a Gaussian process per family."""
+"""Latency over shape, for kernels that were never measured: for each family a sum of work, corrected.
+
+A kernel's time is first taken as a sum of what it does, each kind of work at a price of its own that is
+fitted to the family and never negative. That holds far outside of what was measured, where a curve
+through the measurements would go anywhere. A Gaussian process over shape then corrects it where
+measurements are near.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +18,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Settings: TypeAlias = tuple[float, float, float]
 
-_SLOPE_SD = 0.5  # prior of a power law's exponent around 0, per feature
-_OFFSET_SD = 1.5  # prior of the log-latency level around the family's mean
-_LENGTHS = (1.0, 2.0, 4.0, 8.0)  # octaves over which the deviation from the power law changes
+_SLOPE_SD = 0.03  # prior of a power law in the ratio to the sum of work, per feature
+_OFFSET_SD = 0.3  # prior of the logarithm of that ratio
+_LENGTHS = (1.0, 2.0, 4.0, 8.0)  # octaves over which the ratio changes
 _AMPLITUDES = (0.05, 0.2, 0.6, 1.2)
 _NOISES = (0.02, 0.06, 0.15)
 _MOST_SAMPLES = 500
+_SHARING, _REWEIGHTINGS = 0.01, 5
 
 
 @dataclass(frozen=True)
 class ShapeRegressor:
-    """Natural logarithm of latency over log2 features: a power law plus a smooth deviation.
+    """Natural logarithm of latency: of the sum of work, plus a smooth deviation over log2 features.
 
     Kept as plain arrays; the posterior of a Gaussian process with a linear and a squared-exponential
     covariance, which also says how little it knows far from what was measured.
@@ -30,6 +37,7 @@ class ShapeRegressor:
     Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), eq. 2.25, 5.12.
     """
 
+    prices_ms: Array  # (W,), of each kind of work
     centre: Array  # (D,)
     level: float
     samples: Array  # (N, D), centred
@@ -42,24 +50,33 @@ class ShapeRegressor:
 
     @classmethod
     def fit(
-        cls, features: Array, log_latency: Array, *, settings: Settings | None = None, seed: int = 0
+        cls,
+        features: Array,
+        work: Array,
+        latency_ms: Array,
+        *,
+        settings: Settings | None = None,
+        seed: int = 0,
     ) -> ShapeRegressor:
-        """Fits to features (N, D) and natural-log latencies (N,); one sample is enough.
+        """Fits to features (N, D), work (N, W) and latencies (N,); one sample is enough.
 
         Length, amplitude and noise are ``settings``, or those with the best leave-one-out density, so
         that the standard deviation that ``predict`` gives is that of kernels left out.
         """
+        prices_ms = _prices(work, latency_ms)
+        floor = _log_floor(latency_ms)
+        ratio = np.log(latency_ms / np.maximum(work @ prices_ms, np.exp(floor)))
         if len(features) > _MOST_SAMPLES:
             chosen = np.random.default_rng(seed).choice(len(features), _MOST_SAMPLES, replace=False)
-            features, log_latency = features[chosen], log_latency[chosen]
-        centre, level = features.mean(axis=0), float(log_latency.mean())
-        samples, target = features - centre, log_latency - level
+            features, ratio = features[chosen], ratio[chosen]
+        centre, level = features.mean(axis=0), float(np.median(ratio))
+        samples, target = features - centre, ratio - level
         choices = [settings] if settings else itertools.product(_LENGTHS, _AMPLITUDES, _NOISES)
         fits = [_solve(samples, target, *choice) for choice in choices]
         best = max(fits, key=lambda fit: fit.density)
         return cls(
-            centre, level, samples, best.weights, best.inverse, best.length, best.amplitude, best.noise,
-            floor=_log_floor(target),
+            prices_ms, centre, level, samples, best.weights, best.inverse, best.length, best.amplitude,
+            best.noise, floor,
         )  # fmt: skip
 
     @property
@@ -67,15 +84,16 @@ class ShapeRegressor:
         """Length, amplitude and noise, for a fit to other samples of the same family."""
         return self.length, self.amplitude, self.noise
 
-    def predict(self, features: Array) -> tuple[Array, Array]:
-        """Log-latency (M,) and its standard deviation (M,), noise included, for features (M, D)."""
+    def predict(self, features: Array, work: Array) -> tuple[Array, Array]:
+        """Log-latency (M,) and its standard deviation (M,), noise included, for (M, D) and (M, W)."""
         points = features - self.centre
         cross = _covariance(points, self.samples, self.length, self.amplitude)
         prior = _OFFSET_SD**2 + _SLOPE_SD**2 * np.sum(points**2, axis=1) + self.amplitude**2
         explained = np.einsum("ij,jk,ik->i", cross, self.inverse, cross)
         variance = np.maximum(prior - explained, 0.0) + self.noise**2
-        mean = np.maximum(cross @ self.weights, self.floor)
-        return self.level + mean, np.sqrt(variance)
+        sums_ms = np.maximum(work @ self.prices_ms, np.exp(self.floor))
+        mean = np.log(sums_ms) + self.level + cross @ self.weights
+        return np.maximum(mean, self.floor), np.sqrt(variance)
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,25 @@ def _covariance(left: Array, right: Array, length: float, amplitude: float) -> A
     return np.asarray(_OFFSET_SD**2 + _SLOPE_SD**2 * linear + smooth)
 
 
-def _log_floor(target: Array) -> float:
+def _log_floor(latency_ms: Array) -> float:
     """No kernel is taken to be faster than half the fastest of its family: every call has a cost."""
-    return float(target.min() - np.log(2.0))
+    return float(np.log(latency_ms.min() / 2.0))
+
+
+def _prices(work: Array, latency_ms: Array) -> Array:
+    """Prices (W,) in ms that make sums of work (N, W) as near as may be to the latencies (N,).
+
+    Errors count relative to the larger of sum and latency, so that short kernels count as much as long
+    ones. A weak pull makes all kinds of work share what few samples cannot tell apart.
+    """
+    from scipy.optimize import nnls
+
+    count, divisor = work.shape[1], latency_ms
+    for _ in range(_REWEIGHTINGS):
+        relative, target = work / divisor[:, None], latency_ms / divisor
+        scale = np.maximum(relative.mean(axis=0), 1e-12)
+        rows = np.vstack([relative / scale, np.sqrt(_SHARING) * np.eye(count)])
+        scaled, _ = nnls(rows, np.concatenate([target, np.zeros(count)]))
+        prices_ms = scaled / scale
+        divisor = np.maximum(latency_ms, work @ prices_ms)
+    return np.asarray(prices_ms)

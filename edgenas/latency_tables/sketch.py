@@ -1,7 +1,9 @@
-"""Writes small ONNX networks with random weights, float or QDQ, one operator at a time."""
+"""Writes ONNX networks with random weights, float or QDQ, one operator at a time."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 _SCALE = 1 / 32
 _TYPES = {"u": np.uint8, "s": np.int8}
+_NUMBERS = 65_521  # random weights that are repeated; no two channels of ordinary sizes are alike
+# Calibration gives their outputs the lowest integer as zero point, by which runtimes know what to fuse.
+_NEVER_NEGATIVE = frozenset(
+    {
+        "Relu",
+        "Clip",
+        "Sigmoid",
+        "HardSigmoid",
+        "Softmax",
+        "Abs",
+        "Sqrt",
+        "Exp",
+        "Softplus",
+        "ReduceL1",
+        "ReduceL2",
+    }
+)
 
 
 class Sketch:
@@ -29,12 +48,15 @@ class Sketch:
         self.shape = shape
         self._input_shape = shape
         self._rng = rng
+        self._numbers = rng.standard_normal(_NUMBERS, np.float32)
         self._scheme = int8_scheme
         self._nodes: list[onnx.NodeProto] = []
-        self._initializers: list[onnx.TensorProto] = []
+        self._initializers: list[tuple[str, Callable[[], NDArray[Any]]]] = []
         self._shapes: dict[str, tuple[int, ...]] = {"input": shape}
+        self.macs = 0.0
         if int8_scheme:
-            self.value = self._through_int8("input")
+            self.value = self._through_int8("input", "")
+            self._shapes[self.value] = shape
 
     def op(
         self,
@@ -60,8 +82,9 @@ class Sketch:
         )
         if shape is not None:
             self.shape = shape
-        self.value = output if fused or self._scheme is None else self._through_int8(output)
+        self.value = output if fused or self._scheme is None else self._through_int8(output, kind)
         self._shapes[self.value] = self.shape
+        self._count(kind, inputs)
         return self.value
 
     def split(
@@ -79,7 +102,7 @@ class Sketch:
         node = helper.make_node(kind, [self.value, *inputs], outputs, name=name, **attributes)
         self._nodes.append(node)
         if not fused and self._scheme is not None:
-            outputs = [self._through_int8(output) for output in outputs]
+            outputs = [self._through_int8(output, kind) for output in outputs]
         self._shapes |= dict.fromkeys(outputs, shape)
         return outputs
 
@@ -93,15 +116,18 @@ class Sketch:
 
     def weight(self, *shape: int) -> str:
         """A random weight, int8 behind a DequantizeLinear where the network is quantized."""
-        fan_in = max(int(np.prod(shape[1:])), 1)
-        array = (self._rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+        spread = 1.0 / math.sqrt(max(math.prod(shape[1:]), 1))
         if self._scheme is None:
-            return self.constant(array)
+            numbers = self._numbers * np.float32(spread)
+            return self._later(shape, lambda: np.resize(numbers, shape))
         dtype = _TYPES[self._scheme[2]]
         centre = 128 if dtype is np.uint8 else 0
-        scale = float(np.abs(array).max()) / 127 or 1.0
-        integers = (np.rint(array / scale).astype(np.int16) + centre).astype(dtype)
-        return self._dequantized(self.constant(integers), scale, np.array(centre, dtype))
+        largest = float(np.abs(self._numbers).max())
+        integers = (np.rint(self._numbers / largest * 127).astype(np.int16) + centre).astype(dtype)
+        weight = self._later(shape, lambda: np.resize(integers, shape))
+        dequantized = self._dequantized(weight, largest * spread / 127, np.array(centre, dtype))
+        self._shapes[dequantized] = shape
+        return dequantized
 
     def bias(self, length: int) -> str:
         """A bias; runtimes fold float biases into their quantized kernels too."""
@@ -109,15 +135,21 @@ class Sketch:
 
     def constant(self, array: NDArray[Any]) -> str:
         """An initializer."""
+        return self._later(array.shape, lambda: array)
+
+    def _later(self, shape: tuple[int, ...], array: Callable[[], NDArray[Any]]) -> str:
+        """An initializer that is only made for the finished model."""
         name = f"constant{len(self._initializers)}"
-        self._initializers.append(numpy_helper.from_array(array, name))
+        self._initializers.append((name, array))
+        self._shapes[name] = shape
         return name
 
     def model(self, name: str, *, opset: int, ir_version: int) -> onnx.ModelProto:
         """The finished model; its output is the current value."""
         inputs = helper.make_tensor_value_info("input", TensorProto.FLOAT, self._input_shape)
         outputs = helper.make_tensor_value_info(self.value, TensorProto.FLOAT, self.shape)
-        graph = helper.make_graph(self._nodes, name, [inputs], [outputs], self._initializers)
+        initializers = [numpy_helper.from_array(array(), name) for name, array in self._initializers]
+        graph = helper.make_graph(self._nodes, name, [inputs], [outputs], initializers)
         return helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", opset)],
@@ -125,14 +157,22 @@ class Sketch:
             producer_name="edgenas",
         )
 
-    def _through_int8(self, value: str) -> str:
+    def _count(self, kind: str, inputs: tuple[str, ...]) -> None:
+        """Counts the multiply-accumulates of convolutions and matrix products."""
+        if kind in ("Conv", "Gemm", "MatMul"):
+            weight = self._shapes[inputs[1]]
+            per_output = math.prod(weight[1:]) if kind != "MatMul" else weight[-2]
+            self.macs += math.prod(self.shape) * per_output
+
+    def _through_int8(self, value: str, kind: str) -> str:
         assert self._scheme is not None, "only called in a quantized network"
         dtype = _TYPES[self._scheme[0]]
-        zero_point = np.array(128 if dtype is np.uint8 else 0, dtype)
+        zero_point = np.array(np.iinfo(dtype).min + (0 if kind in _NEVER_NEGATIVE else 128), dtype)
         name = f"op{len(self._nodes)}/quantize"
-        inputs = [value, self.constant(np.array(_SCALE, np.float32)), self.constant(zero_point)]
+        scale = 6 / 255 if kind == "Clip" else _SCALE  # as calibration finds it, so that a kernel takes it in
+        inputs = [value, self.constant(np.array(scale, np.float32)), self.constant(zero_point)]
         self._nodes.append(helper.make_node("QuantizeLinear", inputs, [f"{name}_out"], name=name))
-        return self._dequantized(f"{name}_out", _SCALE, zero_point)
+        return self._dequantized(f"{name}_out", scale, zero_point)
 
     def _dequantized(self, value: str, scale: float, zero_point: NDArray[Any]) -> str:
         name = f"op{len(self._nodes)}/dequantize"

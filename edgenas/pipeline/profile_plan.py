@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgenas.latency_tables.architectures import FAMILIES, architecture
 from edgenas.latency_tables.covering import cover
 from edgenas.latency_tables.kernel_networks import kernel_network
 from edgenas.latency_tables.layers import describe_layer
@@ -28,9 +29,11 @@ Ints = NDArray[np.int64]
 # Networks of a space: so many that show what is new in them, and at least so many altogether.
 _PICKED, _FITTED = {"fp32": 200, "int8": 200}, {"fp32": 200, "int8": 300}
 _HELD_OUT_EVERY = 5  # one network in five never enters the fit
+_JUDGING_EVERY = 9  # of the networks like published ones, which are dear
 _OPSET, _IR_VERSION = 17, 8
-_KERNEL_NETWORKS = {"fp32": 264, "int8": 198}
+_KERNEL_NETWORKS = {"fp32": 132, "int8": 110}
 _FAMILIES_FIRST = 22  # random kernel networks of each precision that are measured before anything else
+_LAPS = 4  # networks like each published architecture, the first of them at its own width
 KERNELS = "kernels"  # what the networks over common kernel families are called instead of a space
 
 
@@ -164,7 +167,7 @@ class KernelNetwork(PlannedNetwork):
         )
 
     def recipe(self) -> str:
-        return _hash("kernels-2", self.index, self.seed, self.precision, self.target)
+        return _hash("kernels-3", self.index, self.seed, self.precision, self.target)
 
     def row(self, model_sha256: str) -> NetworkRow:
         return NetworkRow(
@@ -180,7 +183,17 @@ class TourNetwork(KernelNetwork):
     built_by: ClassVar[Callable[..., onnx.ModelProto]] = staticmethod(tour_network)
 
     def recipe(self) -> str:
-        return _hash("tour-1", STOPS[self.index][0], self.index, self.seed, self.precision, self.target)
+        return _hash("tour-2", STOPS[self.index][0], self.index, self.seed, self.precision, self.target)
+
+
+@dataclass(frozen=True)
+class ArchitectureNetwork(KernelNetwork):
+    """A network like a published one."""
+
+    built_by: ClassVar[Callable[..., onnx.ModelProto]] = staticmethod(architecture)
+
+    def recipe(self) -> str:
+        return _hash("architecture-1", self.index, self.seed, self.precision, self.target)
 
 
 def plan_kernels(precisions: Sequence[Precision], target: Target, *, seed: int) -> list[PlannedNetwork]:
@@ -190,18 +203,42 @@ def plan_kernels(precisions: Sequence[Precision], target: Target, *, seed: int) 
     """
     tours = [_tour(precision, target, seed) for precision in precisions]
     chains = [_chains(precision, target, seed) for precision in precisions]
+    published = [_architectures(precision, target, seed) for precision in precisions]
+    lap = len(FAMILIES)
     return [
         *interleaved([*(plan[:_FAMILIES_FIRST] for plan in chains), *tours]),
-        *interleaved([plan[_FAMILIES_FIRST:] for plan in chains]),
+        *interleaved([plan[:lap] for plan in published]),
+        *interleaved([*(plan[_FAMILIES_FIRST:] for plan in chains), *(plan[lap:] for plan in published)]),
     ]
 
 
 def plan_by_default(
     kernels: Sequence[PlannedNetwork], spaces: Sequence[Sequence[PlannedNetwork]]
 ) -> list[PlannedNetwork]:
-    """First what shows every family of ``plan_kernels``, then everything else in proportion."""
-    first = 1 + max(index for index, network in enumerate(kernels) if isinstance(network, TourNetwork))
+    """First every operator and one network like each architecture, then everything else in proportion."""
+    lap = len(FAMILIES)
+    first = 1 + max(
+        position
+        for position, network in enumerate(kernels)
+        if isinstance(network, TourNetwork)
+        or (isinstance(network, ArchitectureNetwork) and network.index < lap)
+    )
     return [*kernels[:first], *interleaved([kernels[first:], *spaces])]
+
+
+def _architectures(precision: Precision, target: Target, seed: int) -> list[PlannedNetwork]:
+    lap = len(FAMILIES)
+    return [
+        ArchitectureNetwork(
+            name=f"{KERNELS}-{precision}-{FAMILIES[index % lap][0].__name__.strip('_')}-{index // lap}",
+            precision=precision,
+            role="held-out" if index >= lap and index % _JUDGING_EVERY == _JUDGING_EVERY - 1 else "fit",
+            index=index,
+            seed=seed,
+            target=target,
+        )
+        for index in range(_LAPS * lap)
+    ]
 
 
 def _tour(precision: Precision, target: Target, seed: int) -> list[PlannedNetwork]:
