@@ -484,14 +484,17 @@ class TableDifference(Record):
 
 
 class TableDiff(Record):
-    """Two tables side by side: what only one has, and how far the common measurements differ."""
+    """Two tables side by side: what only one has, and how far the common measurements differ.
+
+    ``median_ratio`` is right over left; None where nothing is common.
+    """
 
     left: str
     right: str
     only_left: int
     only_right: int
     common: int
-    median_ratio: float
+    median_ratio: float | None
     largest: tuple[TableDifference, ...]
     virtual_left: bool = False
     virtual_right: bool = False

@@ -9,16 +9,20 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from test_latency_tables import fill
+from msgspec.structs import replace
+from test_latency_tables import ENVIRONMENT, fill, statistics, trace_of, traced
 
+from edgenas.cli import invoke
 from edgenas.errors import TableError, UnknownKernelsError, UsageError
 from edgenas.latency_tables import exchange, provenance
 from edgenas.latency_tables.blocks import BlockTable
 from edgenas.latency_tables.database import Database
+from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.schema import CHECKED_TABLES, SCHEMA_VERSION
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.pipeline.predict import predict
@@ -31,6 +35,7 @@ from edgenas.pipeline.table import (
     table_show,
     table_verify,
 )
+from edgenas.records import NetworkLatency
 from edgenas.search_spaces import build_onnx, get_space
 from edgenas.workspace import Workspace
 
@@ -158,6 +163,57 @@ def test_two_devices_are_compared_by_what_both_measured(workspace: Workspace) ->
     found = table_diff("one", "two", workspace=workspace)
     assert (found.common, found.only_left, found.only_right) == (10, 0, 2)
     assert len(found.largest) == 10 and 0.5 < found.median_ratio < 2
+
+
+def measured(table: LatencyTable, sha: str, latency_ms: float | None, **what: Any) -> None:
+    """One network with its only kernel; one that failed where there is no latency."""
+    table.add_network(NetworkRow(**{"model_sha256": sha, "precision": "fp32", "role": "fit", **what}))
+    kernel = replace(traced("conv", "stem", (1, 3, 8, 8), (1, 4, 8, 8)), latency_ms=0.1)
+    table.add_trace(trace_of(sha, (kernel,)), ENVIRONMENT)
+    latency = NetworkLatency(
+        model_sha256=sha, threads=1, error=None if latency_ms else "refused",
+        statistics=statistics((latency_ms,) * 4) if latency_ms else None,
+    )  # fmt: skip
+    table.add_latency(latency, ENVIRONMENT)
+
+
+def test_tables_share_what_is_the_same_network_whatever_it_is_called(tmp_path: Path) -> None:
+    """Names repeat: plans of two seeds number other networks alike, files of two folders are called alike."""
+    workspace = Workspace(tmp_path)
+    for device, slower, name in (("one", 1.0, "first"), ("two", 2.0, "second")):
+        with LatencyTable.open(workspace.table_path(device), create=True, device=device) as table:
+            measured(table, "a", slower, space="s", name=f"s-{name}", genome=(1, 2))
+            measured(table, f"b-{device}", slower, space="s", name="s-0", genome=(2, int(slower)))
+            measured(table, f"c-{device}", slower, space="models", name="mine", facts={"recipe": device})
+            measured(table, f"d-{device}", 3 * slower, space="models", name=f"{name}", facts={"recipe": "d"})
+    found = table_diff("one", "two", workspace=workspace)
+    assert (found.common, found.only_left, found.only_right) == (2, 2, 2)
+    assert {one.name for one in found.largest} == {"s-first, 1 threads", "first, 1 threads"}
+    assert found.median_ratio == 2.0
+
+
+def test_tables_with_nothing_in_common_have_no_ratio(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LatencyTable.open(workspace.table_path("two"), create=True, device="two") as table:
+        measured(table, "a", 1.0, space="models", name="mine")
+    assert table_diff("one", "two", workspace=workspace).median_ratio is None
+    tables = [str(workspace.table_path(name)) for name in ("one", "two")]
+    assert invoke(["--json", "table", "diff", *tables]) == 0
+    assert json.loads(capsys.readouterr().out)["median_ratio"] is None
+    assert invoke(["table", "diff", *tables]) == 0
+
+
+def test_failures_stand_beside_the_networks_of_their_precision(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with LatencyTable.open(workspace.table_path("one"), create=True, device="one") as table:
+        measured(table, "a", 1.0, space="models", name="float")
+        measured(table, "b", None, space="models", name="integers", precision="int8")
+    cells = table_show("one", workspace=workspace).cells
+    assert [(one.precision, one.fitted_networks, one.failed_networks) for one in cells] == [
+        ("fp32", 1, 0),
+        ("int8", 0, 1),
+    ]
 
 
 def test_verify_names_the_damage(workspace: Workspace) -> None:

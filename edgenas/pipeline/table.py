@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from edgenas.latency_tables.exchange import Format
 from edgenas.latency_tables.kernels import family_of
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
 from edgenas.latency_tables.provenance import KINDS, Kind, rows_with_provenance
-from edgenas.latency_tables.rows import BlockRow
+from edgenas.latency_tables.rows import BlockRow, NetworkRow
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.progress import warn
 from edgenas.records import (
@@ -92,20 +93,18 @@ def table_show(
 
 
 def _cells(table: LatencyTable, observations: Observations) -> list[TableCell]:
-    failed = Counter(
+    networks = table.networks()
+    failed = {
         row.model_sha256
         for row in table.latencies(fingerprint=observations.fingerprint, threads=observations.threads)
-        if row.error is not None
-    )
-    networks = table.networks()
-    kinds = sorted({(one.network.space, one.network.precision) for one in observations.networks})
-    return [
-        _cell(observations, kind, [networks[sha].space for sha in failed if sha in networks])
-        for kind in kinds
-    ]
+        if row.error is not None and row.model_sha256 in networks
+    }
+    failures = Counter((networks[sha].space, networks[sha].precision) for sha in failed)
+    measured = {(one.network.space, one.network.precision) for one in observations.networks}
+    return [_cell(observations, kind, failures[kind]) for kind in sorted(measured | failures.keys())]
 
 
-def _cell(observations: Observations, kind: tuple[str, str], failed_spaces: list[str]) -> TableCell:
+def _cell(observations: Observations, kind: tuple[str, str], failed_networks: int) -> TableCell:
     space, precision = kind
     found = [one for one in observations.networks if (one.network.space, one.network.precision) == kind]
     roles = Counter(one.network.role for one in found)
@@ -117,7 +116,7 @@ def _cell(observations: Observations, kind: tuple[str, str], failed_spaces: list
         runtime=observations.runtime,
         fitted_networks=roles["fit"],
         held_out_networks=roles["held-out"],
-        failed_networks=failed_spaces.count(space),
+        failed_networks=failed_networks,
         kernels=len(kernels),
         rounds=sum(len(rounds) for one in found for rounds in one.rounds_ms),
         timed_kernels=len(kernels & observations.times_ms.keys()),
@@ -252,13 +251,12 @@ def table_diff(left: str, right: str, *, workspace: Workspace | None = None) -> 
     with _open(left, workspace) as one, _open(right, workspace) as other:
         first, second = _latencies(one), _latencies(other)
         virtual = one.summary().virtual_clock, other.summary().virtual_clock
-    common = sorted(set(first) & set(second))
     differences = [
         TableDifference(
-            what=key[0], name=key[1], left_ms=first[key], right_ms=second[key],
-            ratio=second[key] / first[key],
+            what=one.what, name=one.name, left_ms=one.latency_ms, right_ms=second[key].latency_ms,
+            ratio=second[key].latency_ms / one.latency_ms,
         )
-        for key in common
+        for key, one in first.items() if key in second
     ]  # fmt: skip
     largest = sorted(differences, key=lambda found: -abs(np.log(found.ratio)))[:_LARGEST]
     return TableDiff(
@@ -266,28 +264,43 @@ def table_diff(left: str, right: str, *, workspace: Workspace | None = None) -> 
         right=right,
         only_left=len(set(first) - set(second)),
         only_right=len(set(second) - set(first)),
-        common=len(common),
-        median_ratio=float(np.median([found.ratio for found in differences]))
-        if differences
-        else float("nan"),
+        common=len(differences),
+        median_ratio=float(np.median([found.ratio for found in differences])) if differences else None,
         largest=tuple(largest),
         virtual_left=virtual[0],
         virtual_right=virtual[1],
     )
 
 
-def _latencies(table: LatencyTable) -> dict[tuple[str, str], float]:
-    """Latency in ms by what was measured and its name.
+class _Timed(NamedTuple):
+    """A latency in ms, of what, and what people call it."""
+
+    what: Literal["network", "block"]
+    name: str
+    latency_ms: float
+
+
+def _latencies(table: LatencyTable) -> dict[Hashable, _Timed]:
+    """Everything that a table timed, by what is the same in every table.
 
     Where a network was measured in several environments, that with the most measurements counts.
     """
-    found: dict[tuple[str, str], float] = {}
+    found: dict[Hashable, _Timed] = {}
     for fingerprint, threads in table.configurations():
         for one in observe(table, threads=threads, fingerprint=fingerprint).networks:
-            found.setdefault(("network", f"{one.network.name}, {threads} threads"), one.latency_ms)
+            timed = _Timed("network", f"{one.network.name}, {threads} threads", one.latency_ms)
+            found.setdefault((_identity(one.network), threads), timed)
     for block in table.blocks():
-        found["block", f"{block.key} of {block.collection}"] = block.latency_ms
+        timed = _Timed("block", f"{block.key} of {block.collection}", block.latency_ms)
+        found[timed.what, timed.name] = timed
     return found
+
+
+def _identity(network: NetworkRow) -> Hashable:
+    """What makes it the same network on two devices, whatever its name and their runtimes' versions."""
+    if network.genome:
+        return network.space, network.precision, network.genome
+    return str(network.facts.get("recipe", network.model_sha256))
 
 
 def table_verify(device: str | None = None, *, workspace: Workspace | None = None) -> TableVerification:
