@@ -83,6 +83,17 @@ def test_a_plan_follows_from_space_precision_and_seed(small_plans: None) -> None
     assert Counter(one.role for one in first) == {"fit": 12, "held-out": 3}
 
 
+def test_another_version_of_the_builder_makes_other_networks(
+    small_plans: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recipes() -> set[str]:
+        return {one.recipe() for one in plan_space(get_space("mobilenetv3-demo"), "fp32", TARGET, seed=0)}
+
+    before = recipes()
+    monkeypatch.setattr(profile_plan, "BUILDER_VERSION", profile_plan.BUILDER_VERSION + 1)
+    assert not before & recipes()
+
+
 def test_float_plans_are_float_and_int8_plans_mix(small_plans: None) -> None:
     space = get_space("mobilenetv3-demo")
 
@@ -91,7 +102,7 @@ def test_float_plans_are_float_and_int8_plans_mix(small_plans: None) -> None:
 
     assert all(precisions(one) == {"fp32"} for one in plan_space(space, "fp32", TARGET, seed=0))
     mixed = [precisions(one) for one in plan_space(space, "int8", TARGET, seed=0)]
-    assert {"int8"} in mixed or {"int8", "fp32"} in mixed
+    assert {"int8"} in mixed and {"int8", "fp32"} in mixed
 
 
 def test_a_time_limit_cuts_all_plans_alike() -> None:
@@ -142,6 +153,19 @@ def test_a_broken_model_is_an_error_before_anything_is_measured(tmp_path: Path, 
 def test_a_time_limit_must_be_above_zero(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="time limit"):
         profile(device="local", time_limit_s=0, workspace=Workspace(tmp_path))
+
+
+def test_an_int8_model_is_filed_as_int8(tmp_path: Path, model: Path) -> None:
+    space = get_space("mobilenetv3-demo")
+    genome = space.smallest()
+    for index, choice in enumerate(space.choices):
+        if choice.name.endswith("precision"):
+            genome[index] = choice.options.index("int8")
+    integers = tmp_path / "mine-int8.onnx"
+    onnx.save(build_onnx(space.network(genome)), integers)
+    planned = plan_models([model, integers])
+    assert [one.precision for one in planned] == ["fp32", "int8"]
+    assert [one.row("sha").precision for one in planned] == ["fp32", "int8"]
 
 
 # --- measuring -------------------------------------------------------------------------------------

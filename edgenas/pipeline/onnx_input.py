@@ -10,7 +10,9 @@ import onnx
 
 from edgenas.errors import ModelError
 from edgenas.quantization.model_checks import DAMAGED_HINT
+from edgenas.records import Precision
 
+_QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 _MAKE_FIXED = "python -m onnxruntime.tools.make_dynamic_shape_fixed"
 
 
@@ -63,6 +65,11 @@ def with_batch_one(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
             if dimension.dim_param in symbols:
                 dimension.dim_value = 1
     return model
+
+
+def precision_of(model: onnx.ModelProto) -> Precision:
+    """``int8`` where any node computes in or converts to integers of eight bits."""
+    return "int8" if any(node.op_type in _QUANTIZED for node in model.graph.node) else "fp32"
 
 
 def _dynamic(model: onnx.ModelProto) -> Iterator[tuple[str, int, onnx.TensorShapeProto.Dimension]]:

@@ -27,13 +27,12 @@ from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
 from edgenas.pipeline.few_shot import Neighbours, transferred_model
 from edgenas.pipeline.latency import refuse_foreign_table
-from edgenas.pipeline.onnx_input import read_model, with_batch_one
+from edgenas.pipeline.onnx_input import precision_of, read_model, with_batch_one
 from edgenas.progress import warn
 from edgenas.records import KernelTrace, Precision, Prediction
 from edgenas.reporting import render_prediction
 from edgenas.workspace import Workspace
 
-_QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"})
 HOSTS = {"onnxruntime": "local", "openvino": "local-openvino"}
 
 
@@ -93,11 +92,6 @@ def _predicted(path: Path, device: str | None, threads: int | None, workspace: W
             return transferred.prediction(predictor, trace, path.name, precision, structure)
         found = predictor.predict(trace, model=path.name, precision=precision, structure=structure)
         return replace(found, transfer=transferred.transfer if transferred is not None else None)
-
-
-def precision_of(model: onnx.ModelProto) -> Precision:
-    """``int8`` where any node computes in or converts to integers of eight bits."""
-    return "int8" if any(node.op_type in _QUANTIZED for node in model.graph.node) else "fp32"
 
 
 def _sha256(model: onnx.ModelProto) -> str:

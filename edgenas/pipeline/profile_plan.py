@@ -20,9 +20,10 @@ from edgenas.latency_tables.kernel_networks import kernel_network
 from edgenas.latency_tables.layers import describe_layer
 from edgenas.latency_tables.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.rows import NetworkRow, Role
-from edgenas.pipeline.onnx_input import read_model, with_batch_one
+from edgenas.pipeline.onnx_input import precision_of, read_model, with_batch_one
 from edgenas.records import Environment, Precision
 from edgenas.search_spaces import SearchSpace, build_onnx, macs, parameters
+from edgenas.search_spaces.onnx_builder import BUILDER_VERSION
 
 Ints = NDArray[np.int64]
 
@@ -103,7 +104,7 @@ class SpaceNetwork(PlannedNetwork):
 
     def recipe(self) -> str:
         network = self.origin.network(np.array(self.genome))
-        return _hash(network.fingerprint(), self.target)
+        return _hash(f"space-{BUILDER_VERSION}", network.fingerprint(), self.target)
 
     def row(self, model_sha256: str) -> NetworkRow:
         placed = self.origin.placed(np.array(self.genome))
@@ -126,9 +127,9 @@ class FileNetwork(PlannedNetwork):
 
     name: str
     path: Path
-    space: str = "models"
-    precision: Precision = "fp32"
+    precision: Precision
     role: Role = "fit"
+    space: str = "models"
 
     def model(self) -> onnx.ModelProto:
         return with_batch_one(read_model(self.path), self.path)
@@ -332,9 +333,11 @@ def _fresh(sampler: _Sampler, taken: Ints, count: int, rng: np.random.Generator)
 
 def plan_models(paths: Sequence[Path], *, role: Role = "fit") -> list[PlannedNetwork]:
     """The ONNX files themselves; read once so that a bad one is found before anything is measured."""
-    for path in paths:
-        with_batch_one(read_model(path), path)
-    return [FileNetwork(path.stem, path, role=role) for path in paths]
+    loaded = [with_batch_one(read_model(path), path) for path in paths]
+    return [
+        FileNetwork(path.stem, path, precision_of(model), role)
+        for path, model in zip(paths, loaded, strict=True)
+    ]
 
 
 def interleaved(plans: Sequence[Sequence[PlannedNetwork]]) -> list[PlannedNetwork]:

@@ -22,6 +22,8 @@ INPUT_NAME = "input"
 TOKENS_NAME = "input_ids"
 OUTPUT_NAME = "logits"
 MINIMUM_OPSET, TEXT_OPSET = 14, 17
+BUILDER_VERSION = 1
+"""Raise it whenever the same network becomes another model: tables know models by it."""
 
 
 def build_onnx(
