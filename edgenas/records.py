@@ -111,6 +111,7 @@ class NetworkLatency(Record):
     """One model measured end to end; ``error`` says why there are no statistics.
 
     ``disturbed_rounds`` were repeated, because the device's clock or load changed during them.
+    ``crashed`` tells that the agent ended with the model, which may not have been the model's fault.
     """
 
     model_sha256: str
@@ -118,6 +119,7 @@ class NetworkLatency(Record):
     statistics: LatencyStatistics | None = None
     disturbed_rounds: int = 0
     error: str | None = None
+    crashed: bool = False
 
 
 class TensorType(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import subprocess
@@ -15,10 +16,12 @@ import numpy as np
 import onnx
 import pytest
 
+from edgenas.device_profiles import load_profile
 from edgenas.errors import ModelError, TableError, UsageError
 from edgenas.latency_tables.integrity import verify
 from edgenas.latency_tables.operator_tour import STOPS
 from edgenas.latency_tables.table import LatencyTable
+from edgenas.measuring import connect
 from edgenas.pipeline import profile_plan
 from edgenas.pipeline.profile import Measuring, profile
 from edgenas.pipeline.profile_plan import (
@@ -29,6 +32,7 @@ from edgenas.pipeline.profile_plan import (
     plan_models,
     plan_space,
 )
+from edgenas.records import NetworkLatency
 from edgenas.search_spaces import build_onnx, get_space
 from edgenas.workspace import Workspace
 
@@ -200,7 +204,7 @@ def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
         _wait_for_rows(workspace, waited_for + 1, process)
         time.sleep(float(rng.uniform(0, 0.2)))
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         assert verify(workspace.table_path("local"), device="local").intact
     subprocess.run(command, check=True, timeout=120)
     counted = rows(workspace)
@@ -208,14 +212,36 @@ def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(planned) == 30 and set(counted.values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("crashed", "times", "found"), [(True, 1, (1, 0, 0)), (True, 2, (0, 0, 1)), (False, 1, (0, 0, 1))]
+)
+def test_a_crash_is_tried_once_more_and_failures_are_remembered(
+    tmp_path: Path, model: Path, crashed: bool, times: int, found: tuple[int, int, int]
+) -> None:
+    workspace = Workspace(tmp_path)
+    (planned,) = plan_models([model])
+    content = planned.model().SerializeToString(deterministic=True)
+    sha = hashlib.sha256(content).hexdigest()
+    bad = NetworkLatency(model_sha256=sha, threads=1, error="ended by SIGKILL", crashed=crashed)
+    path = workspace.table_path("local")
+    with connect(load_profile("local", workspace)) as agent, LatencyTable.open(path, create=True) as table:
+        table.add_network(planned.row(sha))
+        for number in range(2):
+            for _ in range(times):
+                table.add_latency(bad, agent.environment, pass_number=number)
+        again = Measuring(agent, table, 1, None, np.random.default_rng(0))
+        again.measure([planned])
+    assert (again.measured, again.reused, again.failed([planned])) == found
+
+
 def _wait_for_rows(workspace: Workspace, count: int, process: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
-        if process.poll() is not None:
-            return
+        assert process.poll() is None, "it ended before it could be killed"
         with contextlib.suppress(TableError):  # the file is there a moment before its schema
             if workspace.table_path("local").exists() and sum(rows(workspace).values()) >= count:
                 return
         time.sleep(0.1)
+    raise AssertionError(f"{count} rows were waited for")
 
 
 def test_a_default_profile_ends_by_itself_and_goes_on_from_there(

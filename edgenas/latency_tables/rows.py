@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -48,6 +50,10 @@ class TraceRow(Record):
     kernels: tuple[KernelSample, ...]
 
 
+CRASHED = "crash: "
+"""How the error of a network begins whose measurement ended the agent."""
+
+
 class LatencyRow(Record):
     """One network in one batch of interleaved rounds."""
 
@@ -62,8 +68,24 @@ class LatencyRow(Record):
     def measured(self) -> NetworkLatency:
         """The row as the record that the agent gave."""
         return NetworkLatency(
-            model_sha256=self.model_sha256, threads=self.threads, statistics=self.statistics, error=self.error
-        )
+            model_sha256=self.model_sha256, threads=self.threads, statistics=self.statistics,
+            error=self.error, crashed=self.crashed,
+        )  # fmt: skip
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the agent ended with the model, which may not have been the model's fault."""
+        return (self.error or "").startswith(CRASHED)
+
+
+def decided(rows: Iterable[LatencyRow]) -> list[LatencyRow]:
+    """The rows without crashes that a pass has seen once: what ended the agent may come from outside.
+
+    So a model is tried once more before it counts as one that cannot be measured.
+    """
+    found = list(rows)
+    crashes = Counter((row.model_sha256, row.pass_number) for row in found if row.crashed)
+    return [row for row in found if crashes[row.model_sha256, row.pass_number] > 1 or not row.crashed]
 
 
 class BlockRow(Record):

@@ -19,6 +19,7 @@ from edgenas.errors import TableError
 from edgenas.latency_tables.database import Database
 from edgenas.latency_tables.kernels import KernelSpec, family_of, spec_of
 from edgenas.latency_tables.rows import (
+    CRASHED,
     BlockRow,
     EnvironmentRow,
     KernelSample,
@@ -174,7 +175,7 @@ class LatencyTable:
             "id": uuid.uuid4().hex, "model_sha256": latency.model_sha256,
             "fingerprint": environment.fingerprint(), "threads": latency.threads, "pass": pass_number,
             "batch_id": batch_id, "statistics": statistics,
-            "error": None if statistics is not None else latency.error or "unknown",
+            "error": None if statistics is not None else _error(latency),
             "environment_id": environment_id, "run_id": run, "taken_at": _now(),
         }  # fmt: skip
         with self._database.writing():
@@ -314,6 +315,10 @@ class LatencyTable:
 
     def _count(self, table: str) -> int:
         return int(self._database.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
+
+
+def _error(latency: NetworkLatency) -> str:
+    return (CRASHED if latency.crashed else "") + (latency.error or "unknown")
 
 
 def _traced_kernel(sample: KernelSample, spec: KernelSpec) -> TracedKernel:

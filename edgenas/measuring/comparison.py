@@ -84,7 +84,7 @@ class Comparer:
                 self._most = min(self._most, len(waiting)) // 2
                 return []
             blamed = waiting[0]
-        return [self._failed(blamed, ended.end.reason)]
+        return [self._failed(blamed, ended.end.reason, crashed=True)]
 
     def _ask(self, waiting: list[str], left_s: float | None) -> Comparison:
         try:
@@ -123,5 +123,5 @@ class Comparer:
             disturbed_rounds=compared.disturbed_rounds,
         )
 
-    def _failed(self, model: str, reason: str) -> NetworkLatency:
-        return NetworkLatency(model_sha256=model, threads=self._plan.threads, error=reason)
+    def _failed(self, model: str, reason: str, *, crashed: bool = False) -> NetworkLatency:
+        return NetworkLatency(model_sha256=model, threads=self._plan.threads, error=reason, crashed=crashed)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgenas.device_profiles import DeviceProfile
-from edgenas.latency_tables.rows import NetworkRow
+from edgenas.latency_tables.rows import NetworkRow, decided
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
 from edgenas.progress import track
@@ -61,7 +61,7 @@ def _content(space: SearchSpace, genome: Genomes, profile: DeviceProfile) -> byt
 
 def _known(table: LatencyTable, agent: Agent, threads: int) -> dict[str, float | None]:
     rows = table.latencies(fingerprint=agent.environment.fingerprint(), threads=threads)
-    return {row.model_sha256: row.statistics.latency_ms if row.statistics else None for row in rows}
+    return {row.model_sha256: row.statistics.latency_ms if row.statistics else None for row in decided(rows)}
 
 
 def _measured(

@@ -21,6 +21,7 @@ from edgenas.latency_tables.donors import ENOUGH
 from edgenas.latency_tables.evaluation import error_of, held_out_error, noise_floor
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
 from edgenas.latency_tables.predictor import LatencyPredictor
+from edgenas.latency_tables.rows import decided
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
 from edgenas.pipeline.few_shot import Neighbours, most_telling, transferred_space
@@ -163,11 +164,11 @@ class Measuring:
     rng: np.random.Generator
     measured: int = 0
     reused: int = 0
-    failed: int = 0
     device_seconds: float = 0.0
     _sha_by_recipe: dict[str, str] = field(default_factory=dict)
     _passes: set[tuple[str, int]] = field(default_factory=set)
     _traced: set[str] = field(default_factory=set)
+    _failed: set[str] = field(default_factory=set)
     _latency_ms: dict[tuple[str, int], float] = field(default_factory=dict)
 
     @property
@@ -183,8 +184,7 @@ class Measuring:
     def measure(self, plan: Sequence[PlannedNetwork]) -> None:
         """Measures what the table does not have, network by network, pass after pass."""
         self._recall()
-        known = {network.recipe() for network in plan} & set(self._sha_by_recipe)
-        self.reused = sum((self._sha_by_recipe[recipe], 0) in self._passes for recipe in known)
+        self.reused = sum((sha, 0) in self._latency_ms for sha in self._known(plan))
         total = len(plan) * self.passes
         with (
             track(f"Measuring on {self.agent.profile.id}", total) as task,
@@ -210,8 +210,9 @@ class Measuring:
 
     def _repeats(self, plan: Sequence[PlannedNetwork]) -> bool:
         """Whether the device repeats itself so well that a second pass tells nothing new."""
-        found = [self._sha_by_recipe.get(network.recipe(), "") for network in plan]
-        twice = [sha for sha in found if (sha, 0) in self._latency_ms and (sha, 1) in self._latency_ms]
+        twice = [
+            sha for sha in self._known(plan) if (sha, 0) in self._latency_ms and (sha, 1) in self._latency_ms
+        ]
         ratios = [self._latency_ms[sha, 0] / self._latency_ms[sha, 1] - 1.0 for sha in twice]
         return len(ratios) >= _REPEATED and float(np.quantile(np.abs(ratios), 0.9)) < _REPEATABLE
 
@@ -222,10 +223,22 @@ class Measuring:
             for sha, row in self.table.networks().items()
             if "recipe" in row.facts
         }
-        for row in self.table.latencies(fingerprint=self.fingerprint, threads=self.threads):
+        for row in decided(self.table.latencies(fingerprint=self.fingerprint, threads=self.threads)):
             self._note(row.measured(), row.pass_number)
         traces = self.table.traces(fingerprint=self.fingerprint, threads=self.threads)
         self._traced = {row.model_sha256 for row in traces}
+
+    def _known(self, plan: Sequence[PlannedNetwork]) -> list[str]:
+        """The models of those networks of the plan that the table has seen."""
+        recipes = {network.recipe() for network in plan}
+        return [self._sha_by_recipe[recipe] for recipe in recipes & self._sha_by_recipe.keys()]
+
+    def failed(self, plan: Sequence[PlannedNetwork]) -> int:
+        """How many networks of the plan have no latency, though they were tried, now or before."""
+        return sum(map(self._has_failed, self._known(plan)))
+
+    def _has_failed(self, sha: str) -> bool:
+        return sha in self._failed and not any((sha, n) in self._latency_ms for n in range(self.passes + 1))
 
     def _disagrees(self, network: PlannedNetwork) -> bool:
         """Whether the passes differ so much that the device was disturbed in one of them."""
@@ -252,7 +265,11 @@ class Measuring:
 
     def _is_due(self, network: PlannedNetwork, number: int) -> bool:
         sha = self._sha_by_recipe.get(network.recipe())
-        return sha is None or (sha, number) not in self._passes or sha not in self._traced
+        return sha is None or (sha, number) not in self._passes or self._lacks_trace(sha)
+
+    def _lacks_trace(self, sha: str) -> bool:
+        """Whether to trace a model; one that cannot be run would only fail again."""
+        return sha not in self._traced and not self._has_failed(sha)
 
     def _ready(self, due: Sequence[PlannedNetwork], folder: Path) -> dict[str, PlannedNetwork]:
         """The networks by the hash of their model, on the device; only what it lacks is built again."""
@@ -276,14 +293,14 @@ class Measuring:
 
     def _count(self, latency: NetworkLatency, number: int) -> None:
         self._note(latency, number)
-        if latency.error is not None:
-            self.failed += 1
-        elif number == 0:
+        if latency.statistics is not None and number == 0:
             self.measured += 1
 
     def _note(self, latency: NetworkLatency, number: int) -> None:
         self._passes.add((latency.model_sha256, number))
-        if latency.statistics is not None:
+        if latency.statistics is None:
+            self._failed.add(latency.model_sha256)
+        else:
             self._latency_ms[latency.model_sha256, number] = latency.statistics.latency_ms
 
     def _trace_runs(self, sha: str) -> int:
@@ -292,7 +309,7 @@ class Measuring:
 
     def _trace(self, sha: str, network: PlannedNetwork) -> None:
         """Times the kernels in place; of a held-out network only its structure is looked at."""
-        if sha in self._traced:
+        if not self._lacks_trace(sha):
             return
         runs = 1 if network.role == "held-out" else self._trace_runs(sha)
         try:
@@ -324,7 +341,7 @@ def _result(
         environment=agent.environment,
         measured_networks=measuring.measured,
         reused_networks=measuring.reused,
-        failed_networks=measuring.failed,
+        failed_networks=measuring.failed(plan),
         device_seconds=measuring.device_seconds,
         elapsed_s=elapsed_s,
         noise_floor=noise_floor(shown),
