@@ -115,7 +115,7 @@ def _values(inputs):
 
 def test_parts_share_no_sample():
     labels = np.arange(500) % CLASSES
-    parts = divide(ArrayInputs({"input": np.arange(500, dtype=np.float32)[:, None]}, labels), seed=1)
+    parts = divide(ArrayInputs({"input": np.arange(500, dtype=np.float32)[:, None]}, labels), None, seed=1)
     calibrating, selecting = (set(_values(p)) for p in (parts.calibration, parts.selection))
     assert len(calibrating) == 300
     assert not calibrating & selecting
@@ -123,7 +123,7 @@ def test_parts_share_no_sample():
 
 
 def test_one_sample_is_enough_to_try_and_is_warned_about():
-    parts = divide(ArrayInputs({"input": samples(1)}), seed=0)
+    parts = divide(ArrayInputs({"input": samples(1)}), None, seed=0)
     assert any("give more" in warning for warning in parts.warnings)
 
 

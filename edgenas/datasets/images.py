@@ -186,10 +186,16 @@ class Dataset:
 
     Attributes:
         image_shape: height, width and channels (3: grey images are repeated) of most images.
+
+    Args:
+        given_sha256: of the data set that these parts were made of.
     """
 
-    def __init__(self, name: str, train: ImageSet, test: ImageSet | None) -> None:
+    def __init__(
+        self, name: str, train: ImageSet, test: ImageSet | None, *, given_sha256: str | None = None
+    ) -> None:
         self.name = name
+        self._given_sha256 = given_sha256
         self.train = train
         self.test = test
         self.class_names = train.class_names
@@ -197,31 +203,44 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of both parts' contents; the name and the place do not count."""
+        """Hash of both parts' contents as they were given; the name and the place do not count."""
+        if self._given_sha256 is not None:
+            return self._given_sha256
         parts = [self.train.sha256, self.test.sha256 if self.test else ""]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Two parts that share no image; the second holds ``fraction`` of every class.
-
-    Each class gives its share rounded, at least one and never its last image; plain images count
-    as one class. Both parts keep the order of the images.
+    """Two parts that share no image; see ``split_rows``. Plain images count as one class.
 
     Raises:
         DataError: a class has fewer than two images.
     """
     labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
+    kept, taken = split_rows(labels, fraction, seed, images.class_names)
+    return images.subset(kept), images.subset(taken)
+
+
+def split_rows(
+    labels: NDArray[np.int64], fraction: float, seed: int, class_names: Sequence[str] = ()
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ascending rows of two parts that share none; the second holds ``fraction`` of every class.
+
+    Each class gives its share rounded, at least one and never its last sample.
+
+    Raises:
+        DataError: a class has fewer than two samples.
+    """
     generator = np.random.default_rng(seed)
-    chosen = np.zeros(len(images), bool)
+    taken = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
-            name = f"class '{images.class_names[label]}'" if images.class_names else "the set"
-            raise DataError(f"{name} has one image; a split needs two or more of each class")
+            name = f"class '{class_names[label]}'" if class_names else "the set"
+            raise DataError(f"{name} has one sample; a split needs two or more of each class")
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        chosen[generator.permutation(members)[:count]] = True
-    return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
+        taken[generator.permutation(members)[:count]] = True
+    return np.flatnonzero(~taken), np.flatnonzero(taken)
 
 
 def read_image(path: Path) -> Pixels:

@@ -9,6 +9,8 @@ from edgenas.datasets import folders
 from edgenas.datasets.arrays import is_idx_folder, load_idx, load_npz
 from edgenas.datasets.images import Dataset, ImageSet
 from edgenas.datasets.named import NAMED
+from edgenas.datasets.parts import Parts, TrainedOn, parts_of, with_test_part
+from edgenas.datasets.texts import TextDataset, is_text, load_texts
 from edgenas.errors import DataError
 
 DATA_HINT = (
@@ -39,6 +41,20 @@ def load_dataset(spec: str | Path, *, labels: Path | None = None) -> Dataset:
     return load_idx(path) if is_idx_folder(path) else folders.load_class_folders(path)
 
 
+def load_parted(spec: str | Path, *, vocabulary: int) -> Dataset | TextDataset:
+    """The labelled images or texts that ``spec`` names, with a test part in any case.
+
+    Args:
+        vocabulary: the most tokens of a vocabulary that is learnt from texts.
+
+    Raises:
+        DataError: nothing usable is there.
+    """
+    if is_text(spec):
+        return with_test_part(load_texts(spec, vocabulary=vocabulary))
+    return with_test_part(load_dataset(spec))
+
+
 def load_images(
     spec: str | Path, *, labels: Path | None = None, part: Literal["train", "test"] = "train"
 ) -> ImageSet:
@@ -50,11 +66,26 @@ def load_images(
     Raises:
         DataError: nothing is there, it is empty or unreadable, or images and labels do not fit.
     """
+    parts = load_image_parts(spec, labels=labels)
+    return parts.test if part == "test" else parts.train
+
+
+def load_image_parts(
+    spec: str | Path, *, labels: Path | None = None, seen: TrainedOn | None = None
+) -> Parts[ImageSet]:
+    """The parts of what ``spec`` names, a folder of plain images too.
+
+    Args:
+        seen: what the model that they are for learnt from, if it says so.
+
+    Raises:
+        DataError: nothing is there, it is empty or unreadable, or images and labels do not fit.
+    """
     path = _existing(spec, labels)
     if path is not None and path.is_dir() and _labels_file(path, labels) is None and _is_plain(path):
-        return folders.load_plain_images(path)
-    dataset = load_dataset(spec, labels=labels)
-    return dataset.test if part == "test" and dataset.test is not None else dataset.train
+        images = folders.load_plain_images(path)
+        return Parts(images, None, images)
+    return parts_of(load_dataset(spec, labels=labels), seen)
 
 
 def _is_plain(path: Path) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +43,7 @@ class TextDataset:
     Attributes:
         test: None where there is no other file of labelled texts.
         tokenizer: of a ``vocab.txt`` beside the file, or learnt from the training texts.
+        given_sha256: of the data set that these parts were made of.
     """
 
     name: str
@@ -51,10 +51,13 @@ class TextDataset:
     test: Texts | None
     class_names: tuple[str, ...]
     tokenizer: Tokenizer
+    given_sha256: str | None = None
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the texts, their labels and the vocabulary."""
+        """Hash of the texts as they were given, their labels and the vocabulary."""
+        if self.given_sha256 is not None:
+            return self.given_sha256
         digest = hashlib.sha256(repr((self.class_names, self.tokenizer.sha256)).encode())
         for part in (self.train, self.test):
             if part is not None:
@@ -68,7 +71,13 @@ def is_text(spec: str | Path) -> bool:
     return path.suffix == ".tsv" or (path.is_dir() and (path / "train.tsv").is_file())
 
 
-def load_texts(spec: str | Path, *, vocabulary: int) -> TextDataset:
+def load_texts(
+    spec: str | Path,
+    *,
+    vocabulary: int = 0,
+    tokenizer: Tokenizer | None = None,
+    class_names: Sequence[str] = (),
+) -> TextDataset:
     """The labelled texts that ``spec`` names.
 
     Args:
@@ -76,36 +85,28 @@ def load_texts(spec: str | Path, *, vocabulary: int) -> TextDataset:
             ``class``) column, or a folder with ``train.tsv`` and, to test with, ``test.tsv`` or
             ``dev.tsv`` with labels. A ``vocab.txt`` beside it is the tokenizer's vocabulary.
         vocabulary: the most tokens of a vocabulary that is learnt.
+        tokenizer: a model's own, in the place of one that is read or learnt.
+        class_names: a model's own, in the place of those in the file.
 
     Raises:
-        DataError: a file is missing, damaged, or has no labels.
+        DataError: a file is missing, damaged, has no labels, or a class that the model does not know.
     """
     path = Path(spec)
     file = path / "train.tsv" if path.is_dir() else path
     rows = _read(file)
-    names = tuple(sorted({label for _, label in rows}))
+    names = tuple(class_names) or tuple(sorted({label for _, label in rows}))
     if len(names) < 2:
         raise DataError(f"all texts of {file} are of one class: {', '.join(names) or 'none'}")
     train = _texts(rows, names, file)
-    listed = file.with_name(VOCABULARY_FILE)
-    tokenizer = read_vocabulary(listed) if listed.is_file() else learn_vocabulary(train.texts, vocabulary)
     other = next(_labelled_beside(file), None) if file.stem == "train" else None
     test = None if other is None else _texts(_read(other), names, other)
     name = (path if path.is_dir() else path.with_suffix("")).name
-    return TextDataset(name, train, test, names, tokenizer)
+    return TextDataset(name, train, test, names, tokenizer or _tokenizer(file, train, vocabulary))
 
 
-def read_texts(path: Path, class_names: Sequence[str], part: Literal["train", "test"]) -> Texts:
-    """The texts of a file, or of one part of a folder, labelled with a model's own classes.
-
-    Raises:
-        DataError: the file is damaged, or has a class that the model does not know.
-    """
-    file = path / "train.tsv" if path.is_dir() else path
-    if path.is_dir() and part == "test":
-        file = next(_labelled_beside(file), file)
-    rows = _read(file)
-    return _texts(rows, tuple(class_names) or tuple(sorted({label for _, label in rows})), file)
+def _tokenizer(file: Path, train: Texts, vocabulary: int) -> Tokenizer:
+    listed = file.with_name(VOCABULARY_FILE)
+    return read_vocabulary(listed) if listed.is_file() else learn_vocabulary(train.texts, vocabulary)
 
 
 def _labelled_beside(file: Path) -> Iterator[Path]:

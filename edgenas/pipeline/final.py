@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgenas.datasets import Dataset, Preprocessing, default_preprocessing, preprocessing_metadata
+from edgenas.datasets.parts import TrainedOn
 from edgenas.datasets.texts import TextDataset
 from edgenas.datasets.tokenizer import text_metadata
 from edgenas.files import write_atomically
@@ -75,7 +76,8 @@ def train_winner(
         teacher=taught_by,
         recipe=source.recipe,
     )
-    metadata = _metadata(dataset, space, candidate)
+    seen = TrainedOn(data_sha256=dataset.sha256, seed=seed)
+    metadata = {**_metadata(dataset, space, candidate), **seen.metadata()}
     model = build_onnx(network, weights=trained.weights, precision=False, metadata=metadata)
     write_atomically(output, model.SerializeToString())
     return trained.result

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import onnx
 
+from edgenas.datasets.parts import Parts
 from edgenas.device_profiles import DeviceProfile, load_profile
 from edgenas.errors import BudgetNotMetError, UsageError
 from edgenas.files import write_atomically
@@ -26,7 +27,7 @@ from edgenas.quantization.model_checks import check_quantizable, load_model
 from edgenas.quantization.packing import one_file
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.reference_run import fixed_batch
-from edgenas.quantization.samples import describe, load_inputs, parse_options, trained_range
+from edgenas.quantization.samples import describe, load_parts, parse_options, trained_range
 from edgenas.quantization.tournament import Outcome, Tournament
 from edgenas.quantization.trials import TrialStore
 from edgenas.records import QuantizeResult, Record
@@ -60,8 +61,9 @@ def quantize(
 ) -> QuantizeResult:
     """The best bargain of accuracy and speed among int8 models that are faster than float on the device.
 
-    Part of the samples calibrates, the others, unseen, select. Every trial is written beside the
-    output as it comes; a killed run goes on where it stopped.
+    Part of the samples calibrates, the others select: where the model says that it learnt from the same
+    data, those that its training held out, because it is surer of what it has seen. Every trial is
+    written beside the output as it comes; a killed run goes on where it stopped.
 
     Args:
         model: a float ONNX file.
@@ -94,8 +96,8 @@ def quantize(
         mean=mean, std=std, scale=scale, input_size=input_size, resize=resize, layout=layout,
         channels=channels,
     )  # fmt: skip
-    samples = load_inputs(loaded, os.fspath(calibration), options, labels=Path(labels) if labels else None)
-    say(f"inputs: {describe(samples)}")
+    samples = load_parts(loaded, os.fspath(calibration), options, labels=Path(labels) if labels else None)
+    say(f"inputs: {describe(samples.train)}")
     profile = load_profile(workspace.device_or_default(device), workspace)
     target = Path(output) if output is not None else path.with_name(f"{path.stem}-quantized.onnx")
     search = _Search(loaded, path, target.with_suffix(".trials"), asked)
@@ -134,9 +136,9 @@ class _Search:
         self._source = one_file(model, path, trials)
         self.architecture = ""
 
-    def result(self, samples: Inputs, profile: DeviceProfile, target: Path) -> QuantizeResult:
+    def result(self, samples: Parts[Inputs], profile: DeviceProfile, target: Path) -> QuantizeResult:
         """Decides on the device and writes the models."""
-        parts = divide(samples, self._asked.seed, trained_range(self._model))
+        parts = divide(samples.train, samples.unseen, self._asked.seed, trained_range(self._model))
         with connect(profile) as agent:
             self.architecture = agent.environment.architecture
             outcome = self._outcome(agent, parts)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgenas.datasets import Dataset, load_dataset
-from edgenas.datasets.texts import TextDataset, is_text, load_texts
+from edgenas.datasets import Dataset, load_parted
+from edgenas.datasets.texts import TextDataset
 from edgenas.device_profiles import load_profile
 from edgenas.errors import BudgetNotMetError, UnknownKernelsError
 from edgenas.files import file_sha256
@@ -104,7 +104,7 @@ def run(
             only measurements miss it, the bundle is made all the same and its verdict is ``fail``.
     """
     workspace = workspace or Workspace()
-    dataset = load_texts(data, vocabulary=VOCABULARY) if is_text(data) else load_dataset(data)
+    dataset = load_parted(data, vocabulary=VOCABULARY)
     device = workspace.device_or_default(device)
     load_profile(device, workspace)
     settings = RunSettings(

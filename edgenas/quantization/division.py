@@ -24,16 +24,23 @@ class Parts:
     warnings: tuple[str, ...]
 
 
-def divide(samples: Inputs, seed: int, expected: tuple[float, float] | None = None) -> Parts:
+def divide(
+    samples: Inputs, unseen: Inputs | None, seed: int, expected: tuple[float, float] | None = None
+) -> Parts:
     """Divides what the user gave: at most 300 samples calibrate, the others select.
 
     Args:
+        samples: what the user gave, or the part of it that the model was trained on.
+        unseen: the part that was held out in training, which selects; None where that is not known.
         expected: lowest and highest value of an image in training, where known.
     """
     warnings = suspicious(samples, expected)
-    count = min(CALIBRATION_SAMPLES, max(1, round(CALIBRATION_SHARE * len(samples))))
+    share = 1.0 if unseen is not None else CALIBRATION_SHARE
+    count = min(CALIBRATION_SAMPLES, max(1, round(share * len(samples))))
     calibration, rest = spread(samples, count, seed)
-    if len(rest) == 0:
+    if unseen is not None:
+        rest = unseen
+    elif len(rest) == 0:
         warnings.append("one sample calibrates and selects: give more")
         rest = calibration
     selection = spread(rest, SELECTION_SAMPLES, seed + 1)[0]

@@ -15,10 +15,11 @@ from edgenas.datasets import (
     ImageSet,
     Preprocessing,
     labels_from_model,
-    load_images,
+    load_image_parts,
     preprocessing_from_model,
 )
-from edgenas.datasets.texts import is_text, read_texts
+from edgenas.datasets.parts import Parts, parts_of, trained_on
+from edgenas.datasets.texts import Texts, is_text, load_texts
 from edgenas.datasets.tokenizer import tokenizer_from_metadata
 from edgenas.errors import DataError, ModelError, UsageError
 from edgenas.quantization.inputs import ArrayInputs, ImageInputs, Inputs, is_keyed_by_inputs, load_arrays
@@ -76,40 +77,63 @@ def load_inputs(
         DataError: nothing usable is there, or it does not fit the model.
         UsageError: the preprocessing does not fit the model.
     """
+    parts = load_parts(model, spec, options, labels=labels)
+    return parts.test if part == "test" else parts.train
+
+
+def load_parts(
+    model: onnx.ModelProto, spec: str | Path, options: PreprocessingOptions, *, labels: Path | None = None
+) -> Parts[Inputs]:
+    """Samples as ``load_inputs`` gives them, by what the model may do with them.
+
+    Raises:
+        DataError: nothing usable is there, or it does not fit the model.
+        UsageError: the preprocessing does not fit the model.
+    """
     names = [value.name for value in real_inputs(model)]
+    found: Parts[Inputs]
     if is_keyed_by_inputs(Path(spec), names):
-        arrays: Inputs = load_arrays(Path(spec), input_types(model))
+        arrays = load_arrays(Path(spec), input_types(model))
+        found = Parts(arrays, None, arrays)
     elif is_text(spec):
-        arrays = text_inputs(model, Path(spec), part)
+        found = _text_parts(model, Path(spec))
+    elif len(names) != 1:
+        raise DataError(
+            f"the model has the inputs {', '.join(names)}; images feed one",
+            hint="give an .npz file with an array for each input, keyed by its name",
+        )
     else:
-        if len(names) != 1:
-            raise DataError(
-                f"the model has the inputs {', '.join(names)}; images feed one",
-                hint="give an .npz file with an array for each input, keyed by its name",
-            )
-        images = load_images(spec, labels=labels, part=part)
-        arrays = image_inputs(model, images, options)
-    check_feed(arrays.batch([0]), model)
-    return arrays
+        images = load_image_parts(spec, labels=labels, seen=trained_on(_metadata(model)))
+        found = images.convert(lambda part: image_inputs(model, part, options))
+    check_feed(found.train.batch([0]), model)
+    return found
 
 
-def text_inputs(model: onnx.ModelProto, path: Path, part: Literal["train", "test"]) -> ArrayInputs:
+def _text_parts(model: onnx.ModelProto, path: Path) -> Parts[Inputs]:
     """Texts of a ``.tsv`` for a model with one input of token numbers, split by the model's vocabulary.
 
     Raises:
         DataError: the file is no table of texts, or has classes that the model does not know.
         ModelError: the model's metadata hold no vocabulary.
     """
-    tokenizer = tokenizer_from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    tokenizer = tokenizer_from_metadata(_metadata(model))
     values = real_inputs(model)
     if tokenizer is None or len(values) != 1:
         raise ModelError(
             "texts were given, but the model's metadata hold no vocabulary to split them with",
             hint="give an .npz file with an array for each input, keyed by its name",
         )
-    texts = read_texts(path, labels_from_model(model), part)
+    dataset = load_texts(path, tokenizer=tokenizer, class_names=labels_from_model(model))
     tokens = values[0].type.tensor_type.shape.dim[1].dim_value
-    return ArrayInputs({values[0].name: tokenizer.encode(texts.texts, tokens)}, texts.labels)
+
+    def numbers(texts: Texts) -> Inputs:
+        return ArrayInputs({values[0].name: tokenizer.encode(texts.texts, tokens)}, texts.labels)
+
+    return parts_of(dataset, trained_on(_metadata(model))).convert(numbers)
+
+
+def _metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def image_inputs(model: onnx.ModelProto, images: ImageSet, options: PreprocessingOptions) -> ImageInputs:

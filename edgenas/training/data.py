@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgenas.datasets import Dataset, ImageSet, default_preprocessing, split
+from edgenas.datasets import Dataset, ImageSet, default_preprocessing
+from edgenas.datasets.parts import split_training
 from edgenas.errors import DataError
 from edgenas.training.augmentation import Augmentation, augment, default_augmentation, mixup_pairs, resized
 from edgenas.training.examples import Batch, Examples
 
-VALIDATION_IMAGES = 1000
-MOST_VALIDATION_IMAGES = 2500  # a search scores hundreds of networks on them
 CALIBRATION_IMAGES = 512
 EVALUATION_BATCH = 256
 
@@ -22,10 +21,7 @@ EVALUATION_BATCH = 256
 class TrainingData(Examples):
     """The train split of a data set, parted into images to train on and images to choose by.
 
-    The validation part holds a tenth of every class, up to a fifth where that is needed for 1,000
-    images, and about 2,500 images at most: the standard error of an accuracy is then below one
-    point, which is less than what a supernet's weights misjudge a network by. The test split is not
-    touched. Images stay in memory as uint8.
+    ``split_training`` parts them; the test split is not touched. Images stay in memory as uint8.
 
     Args:
         seed: of the partition.
@@ -51,7 +47,7 @@ class TrainingData(Examples):
             raise DataError(f"the images of '{dataset.name}' have no labels to train with")
         self.name, self.sha256, self.seed = dataset.name, dataset.sha256, seed
         self.class_names = dataset.class_names
-        self.train, self.validation = split(dataset.train, _validation_share(len(dataset.train)), seed)
+        self.train, self.validation = split_training(dataset.train, seed, dataset.class_names)
         self.augmentation = augmentation or default_augmentation(dataset.class_names)
         self.device = device
         preprocessing = default_preprocessing(dataset, size[0])
@@ -106,11 +102,6 @@ class TrainingData(Examples):
 
     def _tensor(self, images: ImageSet, height: int, width: int) -> Tensor:
         return torch.from_numpy(images.array(height, width)).permute(0, 3, 1, 2).to(self.device)
-
-
-def _validation_share(images: int) -> float:
-    """The share of so many images that is held out to choose by."""
-    return float(min(np.clip(VALIDATION_IMAGES / images, 0.1, 0.2), MOST_VALIDATION_IMAGES / images))
 
 
 def _labels(images: ImageSet, device: torch.device) -> Tensor:

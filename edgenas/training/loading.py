@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from edgenas.datasets import Dataset, load_dataset
-from edgenas.datasets.texts import TextDataset, is_text, load_texts
+from edgenas.datasets import Dataset, load_parted
+from edgenas.datasets.texts import TextDataset
 from edgenas.errors import UsageError
 from edgenas.search_spaces import SearchSpace, default_space, get_space
 from edgenas.search_spaces.text_encoder import VOCABULARY, TextEncoder
@@ -66,12 +66,12 @@ class Source:
 
 
 def load_source(data: str) -> Source:
-    """What ``--data`` names.
+    """What ``--data`` names, with a test part in any case.
 
     Raises:
         DataError: nothing usable is there.
     """
-    return source_of(load_texts(data, vocabulary=VOCABULARY) if is_text(data) else load_dataset(data))
+    return source_of(load_parted(data, vocabulary=VOCABULARY))
 
 
 def source_of(dataset: Dataset | TextDataset) -> Source:

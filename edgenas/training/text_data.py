@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from edgenas.datasets.infer_text import UNKNOWN
+from edgenas.datasets.parts import split_training
 from edgenas.datasets.texts import TextDataset, Texts
 from edgenas.records import Record
-from edgenas.training.data import CALIBRATION_IMAGES, EVALUATION_BATCH, VALIDATION_IMAGES
+from edgenas.training.data import CALIBRATION_IMAGES, EVALUATION_BATCH
 from edgenas.training.examples import Batch, Examples
 from edgenas.training.recipe import Recipe
 
@@ -69,11 +70,7 @@ class TextData(Examples):
         self.class_names, self.device = dataset.class_names, device
         self.augmentation = augmentation or TextAugmentation()
         self._unknown = dataset.tokenizer.vocabulary.index(UNKNOWN)
-        order = np.random.default_rng([seed, 0]).permutation(len(dataset.train))
-        share = float(np.clip(VALIDATION_IMAGES / len(order), 0.01, 0.2))
-        held_out = round(share * len(order))
-        self.validation = dataset.train.subset(order[:held_out])
-        trained = dataset.train.subset(order[held_out:])
+        trained, self.validation = split_training(dataset.train, seed, dataset.class_names)
         self._numbers, self._chosen = (
             torch.from_numpy(dataset.tokenizer.encode(part.texts, tokens)).to(device)
             for part in (trained, self.validation)
