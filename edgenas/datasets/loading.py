@@ -9,7 +9,7 @@ from edgenas.datasets import folders
 from edgenas.datasets.arrays import is_idx_folder, load_idx, load_npz
 from edgenas.datasets.images import Dataset, ImageSet
 from edgenas.datasets.named import NAMED
-from edgenas.datasets.parts import Parts, TrainedOn, parts_of, with_test_part
+from edgenas.datasets.parts import DataParts, TrainedOn, parts_of, with_test_part
 from edgenas.datasets.texts import TextDataset, is_text, load_texts
 from edgenas.errors import DataError
 
@@ -72,7 +72,7 @@ def load_images(
 
 def load_image_parts(
     spec: str | Path, *, labels: Path | None = None, seen: TrainedOn | None = None
-) -> Parts[ImageSet]:
+) -> DataParts[ImageSet]:
     """The parts of what ``spec`` names, a folder of plain images too.
 
     Args:
@@ -84,7 +84,7 @@ def load_image_parts(
     path = _existing(spec, labels)
     if path is not None and path.is_dir() and _labels_file(path, labels) is None and _is_plain(path):
         images = folders.load_plain_images(path)
-        return Parts(images, None, images)
+        return DataParts(images, None, images)
     return parts_of(load_dataset(spec, labels=labels), seen)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import onnx
 
-from edgenas.datasets.parts import Parts
+from edgenas.datasets.parts import DataParts
 from edgenas.device_profiles import DeviceProfile, load_profile
 from edgenas.errors import BudgetNotMetError, UsageError
 from edgenas.files import write_atomically
@@ -136,7 +136,7 @@ class _Search:
         self._source = one_file(model, path, trials)
         self.architecture = ""
 
-    def result(self, samples: Parts[Inputs], profile: DeviceProfile, target: Path) -> QuantizeResult:
+    def result(self, samples: DataParts[Inputs], profile: DeviceProfile, target: Path) -> QuantizeResult:
         """Decides on the device and writes the models."""
         parts = divide(samples.train, samples.unseen, self._asked.seed, trained_range(self._model))
         with connect(profile) as agent:

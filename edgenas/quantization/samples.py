@@ -18,7 +18,7 @@ from edgenas.datasets import (
     load_image_parts,
     preprocessing_from_model,
 )
-from edgenas.datasets.parts import Parts, parts_of, trained_on
+from edgenas.datasets.parts import DataParts, parts_of, trained_on
 from edgenas.datasets.texts import Texts, is_text, load_texts
 from edgenas.datasets.tokenizer import tokenizer_from_metadata
 from edgenas.errors import DataError, ModelError, UsageError
@@ -83,7 +83,7 @@ def load_inputs(
 
 def load_parts(
     model: onnx.ModelProto, spec: str | Path, options: PreprocessingOptions, *, labels: Path | None = None
-) -> Parts[Inputs]:
+) -> DataParts[Inputs]:
     """Samples as ``load_inputs`` gives them, by what the model may do with them.
 
     Raises:
@@ -91,10 +91,10 @@ def load_parts(
         UsageError: the preprocessing does not fit the model.
     """
     names = [value.name for value in real_inputs(model)]
-    found: Parts[Inputs]
+    found: DataParts[Inputs]
     if is_keyed_by_inputs(Path(spec), names):
         arrays = load_arrays(Path(spec), input_types(model))
-        found = Parts(arrays, None, arrays)
+        found = DataParts(arrays, None, arrays)
     elif is_text(spec):
         found = _text_parts(model, Path(spec))
     elif len(names) != 1:
@@ -109,7 +109,7 @@ def load_parts(
     return found
 
 
-def _text_parts(model: onnx.ModelProto, path: Path) -> Parts[Inputs]:
+def _text_parts(model: onnx.ModelProto, path: Path) -> DataParts[Inputs]:
     """Texts of a ``.tsv`` for a model with one input of token numbers, split by the model's vocabulary.
 
     Raises:
