@@ -351,10 +351,30 @@ def show(cell: Cell, rows: list[dict[str, Any]]) -> None:
     print(f"  both faster and more accurate than ours: {', '.join(beaten_by(rows)) or 'none'}")
 
 
+def off(row: dict[str, Any]) -> float:
+    """How far the latency by which a scheme was chosen is above what validation measured, as a ratio."""
+    return float(row["selected_latency_ms"] / row["validated_latency_ms"] - 1.0)
+
+
 def selected(row: dict[str, Any]) -> str:
-    """How the latency by which a scheme was chosen compares with what validation measured."""
     ms, later_ms = row["selected_latency_ms"], row["validated_latency_ms"]
-    return f"chosen at {ms:.3f} ms, validated at {later_ms:.3f} ms: {100 * (ms / later_ms - 1):+.1f} %"
+    return f"chosen at {ms:.3f} ms, validated at {later_ms:.3f} ms: {100 * off(row):+.1f} %"
+
+
+def selections(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was chosen in each cell, and how right the latency was by which it was."""
+    found = []
+    for cell in cells:
+        row = next(row for row in cell["rows"] if row["method"] == OURS)
+        found.append({
+            **{key: cell[key] for key in ("model", "device", "draw")}, "scheme": row["scheme"],
+            "selected_latency_ms": row["selected_latency_ms"],
+            "validated_latency_ms": row["validated_latency_ms"], "off": off(row), "seconds": row["seconds"],
+        })  # fmt: skip
+    if found:
+        largest = max(abs(one["off"]) for one in found)
+        print(f"\nchosen against validated latency, {len(found)} cells: at most {100 * largest:.1f} % off")
+    return found
 
 
 def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -375,7 +395,9 @@ def summary(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         found.append({
             "model": model, "device": device, "method": method, "draws": len(rows),
             "accuracy": float(np.mean(accuracy)), "lowest": min(accuracy), "highest": max(accuracy),
-            "speed": float(np.mean(speed)), "size_mb": float(np.mean([r["size_bytes"] for r in rows])) / 1e6,
+            "speed": float(np.mean(speed)),
+            "chosen_latency_off": max(abs(off(row)) for row in rows) if method == OURS else None,
+            "size_mb": float(np.mean([r["size_bytes"] for r in rows])) / 1e6,
             "beats_ours_in_both": sum(method in beaten_by(c["rows"]) for c in cells
                                       if (c["model"], c["device"]) == (model, device)),
         })  # fmt: skip
@@ -451,11 +473,11 @@ def main() -> int:
     cells = [cell for cell in found if cell is not None]
     if options.stage not in (None, "table"):
         return 0
-    rows = summary(cells)
+    rows, chosen = summary(cells), selections(cells)
     if options.json:
         environment = provenance("onnx", "onnxruntime", "openvino", "nncf", "numpy")
-        text = json.dumps({"environment": environment, "summary": rows, "cells": cells}, indent=1)
-        options.json.write_text(text + "\n")
+        found = {"environment": environment, "summary": rows, "selected": chosen, "cells": cells}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 

@@ -745,7 +745,7 @@ def test_a_minus_one_is_a_symbolic_batch(tmp_path):
     assert fixed_batch(model) is None
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", sorted(ENGINES.keys() - {HALF}))
 def test_other_engines_give_plain_qdq_with_the_models_own_interface(residual, name):
     pytest.importorskip(ENGINES[name].package)
     schemes = engine_schemes([name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +12,10 @@ from onnx import TensorProto, helper
 
 from edgenas.errors import BudgetNotMetError, DataError, ModelError, UsageError
 from edgenas.pipeline.quantize import quantize
+from edgenas.pipeline.validate import validate
+from edgenas.quantization import packing
 from edgenas.quantization.division import divide
+from edgenas.quantization.graph import copy_model
 from edgenas.quantization.inputs import ArrayInputs
 from edgenas.workspace import Workspace
 from tests.quantization_models import (
@@ -238,3 +242,30 @@ def test_a_transformer_with_whole_numbers_as_input_is_quantized(tmp_path):
     assert any("weighted" in trial.scheme for trial in found.tried)
     assert not {trial.verdict for trial in found.tried} <= {"failed"}
     assert any(group.op == "Softmax" for group in found.stayed_float)
+
+
+def test_a_model_beyond_the_limit_of_one_file_is_quantized(folder, tmp_path, monkeypatch):
+    """As above 2 GB: weights stand beside the graph, here, on the device and in what is written."""
+    monkeypatch.setattr(packing, "LARGEST_BYTES", 3000)
+    model = onnx.load(str(folder / "float.onnx"))
+    large = tmp_path / "large.onnx"
+    onnx.save(copy_model(model), str(large), save_as_external_data=True, location="large.bin")
+    found = _quantize(
+        tmp_path, "large.onnx", calibration=folder / "samples.npz", output=tmp_path / "out.onnx"
+    )
+    assert not {trial.verdict for trial in found.tried} <= {"failed"}
+    assert found.float_size_bytes > (tmp_path / "large.bin").stat().st_size > 3000
+    for written in {found.output, found.int8_output}:
+        assert [file.name for file in packing.weight_files(Path(written))] == [f"{Path(written).name}.data"]
+        feed = samples(2, seed=5)
+        expected = outputs(model, feed)
+        assert np.abs(outputs(onnx.load(written), feed) - expected).max() < 0.2 * np.abs(expected).max()
+    measured = validate(
+        found.output,
+        device="local",
+        reference=tmp_path / "large.onnx",
+        threads=1,
+        workspace=Workspace(folder),
+    )
+    assert measured.size_bytes == found.size_bytes
+    assert measured.output_distance < 0.2

@@ -24,7 +24,7 @@ from edgenas.quantization.exploration import Explorer
 from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.metric import Metric
 from edgenas.quantization.model_checks import check_quantizable, load_model
-from edgenas.quantization.packing import one_file
+from edgenas.quantization.packing import travelling
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.reference_run import fixed_batch
 from edgenas.quantization.samples import describe, load_parts, parse_options, trained_range
@@ -133,7 +133,7 @@ class _Search:
         self._model, self._trials, self._asked = model, trials, asked
         self._others = engine_schemes(asked.engines)
         self._metric = Metric(asked.metric) if asked.metric is not None else None
-        self._source = one_file(model, path, trials)
+        self._source = travelling(model, path, trials)
         self.architecture = ""
 
     def result(self, samples: DataParts[Inputs], profile: DeviceProfile, target: Path) -> QuantizeResult:

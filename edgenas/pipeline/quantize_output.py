@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,10 +9,10 @@ from pathlib import Path
 
 from edgenas.device_profiles import DeviceProfile
 from edgenas.errors import ModelError
-from edgenas.files import replaced
 from edgenas.progress import say, warn
 from edgenas.quantization.division import Parts
 from edgenas.quantization.exploration import Candidate
+from edgenas.quantization.packing import copy_file, copy_model_file, model_bytes
 from edgenas.quantization.schemes import replaced as changed
 from edgenas.quantization.tournament import Outcome
 from edgenas.records import QuantizeResult, SchemeTrial
@@ -31,7 +30,7 @@ def written(
     int8_output = _beside(target, "int8", by_name[best]) if best is not None else None
     smallest = _smallest(outcome, by_name)
     smallest_output = _beside(target, "smallest", smallest) if smallest is not None else None
-    _copy(by_name[winner].path if winner is not None else source, target)
+    copy_model_file(by_name[winner].path if winner is not None else source, target)
     for note in outcome.notes:
         say(note)
     for warning in outcome.warnings:
@@ -46,8 +45,8 @@ def written(
         float_latency_ms=outcome.float_latency_ms,
         accuracy=chosen.accuracy if chosen else outcome.float_accuracy,
         float_accuracy=outcome.float_accuracy,
-        size_bytes=target.stat().st_size,
-        float_size_bytes=source.stat().st_size,
+        size_bytes=model_bytes(target),
+        float_size_bytes=model_bytes(source),
         calibration_images=len(parts.calibration),
         selection_images=outcome.selection_samples,
         tried=tuple(_trial(candidate, outcome) for candidate in outcome.candidates),
@@ -79,7 +78,7 @@ def add_ort(result: QuantizeResult, architecture: str) -> QuantizeResult:
         if done.returncode or not made.is_file():
             reason = (done.stderr.strip() or "it wrote no file").splitlines()[-1]
             raise ModelError(f"ONNX Runtime cannot convert {model} to .ort: {reason}")
-        _copy(made, target)
+        copy_file(made, target)
     return changed(result, ort_output=str(target))
 
 
@@ -96,14 +95,8 @@ def _smallest(outcome: Outcome, by_name: dict[str, Candidate]) -> Candidate | No
 
 def _beside(target: Path, kind: str, candidate: Candidate) -> str:
     path = target.with_name(f"{target.stem}-{kind}.onnx")
-    _copy(candidate.path, path)
+    copy_model_file(candidate.path, path)
     return str(path)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """One file in place of another, never a half of it."""
-    with replaced(target) as unfinished:
-        shutil.copyfile(source, unfinished)
 
 
 def _float_warning(outcome: Outcome) -> list[str]:

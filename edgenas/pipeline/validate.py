@@ -21,7 +21,7 @@ from edgenas.quantization.device_scoring import Scorer
 from edgenas.quantization.inputs import ArrayInputs, Inputs
 from edgenas.quantization.model_checks import check_shapes, load_model, real_inputs
 from edgenas.quantization.outputs import OutputScore, ReferenceOutputs
-from edgenas.quantization.packing import one_file
+from edgenas.quantization.packing import model_bytes, ship_model, travelling
 from edgenas.quantization.samples import describe, load_inputs, parse_options
 from edgenas.quantization.trials import TrialStore
 from edgenas.records import (
@@ -95,9 +95,9 @@ def validate(
         samples = random_inputs(loaded)
     profile = load_profile(workspace.device_or_default(device), workspace)
     with connect(profile) as agent, tempfile.TemporaryDirectory(prefix="edgenas-validate-") as folder:
-        shipped = one_file(loaded, path, Path(folder))
+        shipped = travelling(loaded, path, Path(folder))
         compared = (
-            None if other is None else one_file(_checked_model(other), other, Path(folder) / "reference")
+            None if other is None else travelling(_checked_model(other), other, Path(folder) / "reference")
         )
         measured = _Measured(agent, shipped, compared, threads or agent.threads)
         outputs = measured.outputs(samples, Path(folder)) if samples is not None else Compared()
@@ -134,7 +134,7 @@ class _Measured:
 
     def __init__(self, agent: Agent, model: Path, reference: Path | None, threads: int) -> None:
         self._agent, self._model, self._reference, self._threads = agent, model, reference, threads
-        self._content = agent.ship(model)
+        self._content = ship_model(agent, model)
         with track("Measuring", total=2) as task:
             self.characterisation = agent.characterise(
                 self._content,
@@ -149,7 +149,7 @@ class _Measured:
         """The repeatable latency, in rounds interleaved with the reference's where there is one."""
         contents = [self._content]
         if self._reference is not None:
-            contents.append(self._agent.ship(self._reference))
+            contents.append(ship_model(self._agent, self._reference))
         measured = self._agent.compare(
             list(dict.fromkeys(contents)), threads=self._threads, max_rounds=ROUNDS,
             relative_halfwidth=RELATIVE_HALFWIDTH,
@@ -181,7 +181,7 @@ class _Measured:
         return _compare(answer.score, reference, samples)
 
     def result(self, path: Path, outputs: Compared, limits: Limits) -> ValidateResult:
-        size = model_size(path)
+        size = model_bytes(path)
         findings = tuple(judge(self.latency, size, outputs, limits))
         alone: Characterisation = self.characterisation
         return ValidateResult(
@@ -249,13 +249,6 @@ def random_inputs(model: onnx.ModelProto) -> ArrayInputs:
         drawn = generator.standard_normal(shape) if kind.kind == "f" else np.zeros(shape)
         arrays[value.name] = drawn.astype(kind)
     return ArrayInputs(arrays)
-
-
-def model_size(path: Path) -> int:
-    """Bytes of a model with its external data."""
-    model = onnx.load(str(path), load_external_data=False)
-    locations = {e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"}
-    return sum(file.stat().st_size for file in [path, *(path.parent / name for name in locations)])
 
 
 def _checked_model(path: Path) -> onnx.ModelProto:

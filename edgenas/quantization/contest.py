@@ -29,7 +29,7 @@ class Contest:
 
     Args:
         models: files of the finalists.
-        float_ms: what the float model took at best in earlier batches.
+        float_ms: what the float model took at best beside others in earlier batches.
     """
 
     def __init__(self, scorer: Scorer, models: Sequence[Path], float_ms: float) -> None:

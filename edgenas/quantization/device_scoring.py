@@ -15,6 +15,7 @@ from edgenas.measuring import Agent
 from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.metric import Metric
 from edgenas.quantization.outputs import Outputs, OutputScore, ReferenceOutputs
+from edgenas.quantization.packing import ship_model
 from edgenas.quantization.schemes import replaced
 from edgenas.quantization.trials import TrialStore, key_of
 from edgenas.records import KernelTrace, LatencyStatistics, NetworkLatency, Record
@@ -50,7 +51,7 @@ class Scorer:
         self._temporary = tempfile.TemporaryDirectory(prefix="edgenas-quantize-")
         self.folder = Path(self._temporary.name)
         self.float_model = float_model
-        self.float_sha256 = agent.ship(float_model)
+        self.float_sha256 = ship_model(agent, float_model)
         self._shards: dict[str, list[dict[str, str]]] = {}
         self._references: dict[str, ReferenceOutputs] = {}
         self._ratings: dict[str, tuple[float, ...]] = {}  # the float model's, by samples
@@ -93,7 +94,7 @@ class Scorer:
 
     def score(self, model: Path, samples: Inputs, *, name: str, optimized: bool = True) -> Answer:
         """The candidate's outputs on the device against the float model's; a failure is an answer."""
-        content = self.agent.ship(model)
+        content = ship_model(self.agent, model)
         key = self._score_key("score", content, self.float_sha256, samples.sha256, optimized)
         known = self.store.get(key, Answer)
         if known is not None:
@@ -132,7 +133,7 @@ class Scorer:
             purpose: keeps batches of the same models apart.
             rounds: at most; all of them, so that models can be compared round by round, if ``paired``.
         """
-        contents = [self.agent.ship(model) for model in models]
+        contents = [ship_model(self.agent, model) for model in models]
         key = self._key("latency", purpose, rounds, *contents)
         known = self.store.get(key, _Batch)
         if known is None:
@@ -154,7 +155,7 @@ class Scorer:
         Raises:
             MeasurementError: the device cannot run or trace it.
         """
-        content = self.agent.ship(model)
+        content = ship_model(self.agent, model)
         key = self._key("trace", content)
         known = self.store.get(key, KernelTrace)
         if known is None:
@@ -168,7 +169,7 @@ class Scorer:
         Raises:
             MeasurementError: the device cannot run or trace it.
         """
-        content = self.agent.ship(model)
+        content = ship_model(self.agent, model)
         key = self._key("structure", content)
         known = self.store.get(key, KernelTrace)
         if known is None:

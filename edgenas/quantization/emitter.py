@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from edgenas.quantization.graph import Array, Graph, replace_nodes
+from edgenas.quantization.graph import Array, Graph, copy_model, replace_nodes
 from edgenas.quantization.parameters import Parameters, activation_parameters, bias_integers, to_integers
 from edgenas.quantization.placement import (
     GATES,
@@ -71,8 +71,7 @@ class _Emitter:
         return self._model()
 
     def _model(self) -> onnx.ModelProto:
-        model = onnx.ModelProto()
-        model.CopyFrom(self._graph.model)
+        model = copy_model(self._graph.model)
         for name, tensor in self._constants.items():
             assert name not in self._graph.constants, f"'{name}' exists already"
             model.graph.initializer.append(tensor)

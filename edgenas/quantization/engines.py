@@ -12,13 +12,16 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import onnx
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from edgenas.errors import ModelError, UnknownNameError, UsageError
 from edgenas.quantization.graph import copy_model
 from edgenas.quantization.inputs import Batch, Inputs
+from edgenas.quantization.packing import write_model
 from edgenas.quantization.preparation import STANDARD_DOMAINS
 from edgenas.quantization.schemes import QuantizationScheme
 from edgenas.records import Environment
@@ -28,7 +31,7 @@ SAMPLES = 300
 # What foreign code raises where it cannot quantize a model; each is that candidate's result.
 REFUSALS = (
     RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError,
-    AssertionError, OSError,
+    AssertionError, OSError, EncodeError,
 )  # fmt: skip
 
 
@@ -77,7 +80,7 @@ class OnnxRuntimeEngine(Engine):
 
         with tempfile.TemporaryDirectory(prefix="edgenas-engine-") as folder:
             source, prepared, made = (f"{folder}/{name}.onnx" for name in ("in", "prepared", "out"))
-            onnx.save(model, source)
+            write_model(model, Path(source))
             quant_pre_process(source, prepared)
             quantize_static(
                 prepared, made, _Reader(inputs), per_channel=True, reduce_range=preset.endswith("reduced"),

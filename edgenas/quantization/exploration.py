@@ -25,7 +25,7 @@ from edgenas.quantization.inputs import Inputs
 from edgenas.quantization.kernel_costs import on_integers, segment_costs
 from edgenas.quantization.knapsack import Assignment, assignments, chosen, priced
 from edgenas.quantization.outputs import OutputScore
-from edgenas.quantization.packing import write_model
+from edgenas.quantization.packing import model_bytes, write_model
 from edgenas.quantization.placement import GATES, WEIGHTED
 from edgenas.quantization.prospects import Prospects
 from edgenas.quantization.quantizer import Quantizer
@@ -92,7 +92,7 @@ class Candidate:
 
     @property
     def size_bytes(self) -> int:
-        return self.path.stat().st_size if self.path.is_file() else 0
+        return model_bytes(self.path) if self.path.is_file() else 0
 
 
 class Explorer:
@@ -106,7 +106,8 @@ class Explorer:
     def __init__(self, quantizer: Quantizer, scorer: Scorer, screening: Inputs, folder: Path) -> None:
         self.quantizer, self.scorer, self.screening, self.folder = quantizer, scorer, screening, folder
         self.candidates: dict[str, Candidate] = {}
-        self.float_latency_ms = self.fastest_float_ms = math.nan
+        self.float_latency_ms = math.nan
+        self.fastest_float_ms = math.inf  # beside candidates: alone it has the caches for itself
         self.sensitivity: dict[Segment, LayerSensitivity] = {}  # of the last scheme that was mixed
 
     def measure_float(self) -> None:
@@ -186,8 +187,9 @@ class Explorer:
         if float_ms is None:
             raise ModelError(f"the device cannot run the float model: {measured[0].error}")
         if math.isnan(self.float_latency_ms):
-            self.float_latency_ms = self.fastest_float_ms = float_ms
-        self.fastest_float_ms = min(self.fastest_float_ms, float_ms)
+            self.float_latency_ms = float_ms
+        if candidates:
+            self.fastest_float_ms = min(self.fastest_float_ms, float_ms)
         for candidate, latency in zip(candidates, measured[1:], strict=True):
             here_ms, candidate.error = latency_of(latency), latency.error
             candidate.latency_ms = None if here_ms is None else here_ms * self.float_latency_ms / float_ms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 Array = npt.NDArray[Any]
+HEAVY_BYTES = 1024  # smaller tensors are shapes and axes, whose values matter to shapes
 
 
 class Graph:
@@ -97,10 +99,54 @@ def set_constant(model: onnx.ModelProto, name: str, array: Array) -> None:
 
 
 def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that can be changed."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
+    """A copy that can be changed.
+
+    It is made tensor by tensor: protobuf copies a message by writing it, and writes 2 GB at most.
+    """
+    copied = _without_weights(model)
+    copied.graph.initializer.extend(model.graph.initializer)
     return copied
+
+
+def light_copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose large weights have names, types and shapes alone: enough to infer shapes from."""
+    copied = _without_weights(model)
+    for tensor in model.graph.initializer:
+        if tensor_bytes(tensor) < HEAVY_BYTES:
+            copied.graph.initializer.append(tensor)
+        else:
+            copied.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    return copied
+
+
+def is_light(tensor: onnx.TensorProto) -> bool:
+    """Whether ``light_copy`` left the values of this tensor behind."""
+    return tensor_bytes(tensor) >= HEAVY_BYTES and not tensor.HasField("raw_data")
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """The bytes of a tensor's values."""
+    return int(prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            _set_field(copied, field.name, value)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            _set_field(copied.graph, field.name, value)
+    return copied
+
+
+def _set_field(message: Any, name: str, value: Any) -> None:
+    if hasattr(value, "extend"):
+        getattr(message, name).extend(value)
+    elif hasattr(value, "CopyFrom"):
+        getattr(message, name).CopyFrom(value)
+    else:
+        setattr(message, name, value)
 
 
 def name_nodes(model: onnx.ModelProto) -> None:

@@ -9,7 +9,7 @@ from math import prod
 
 import onnx
 
-from edgenas.quantization.graph import Graph
+from edgenas.quantization.graph import Graph, light_copy
 from edgenas.quantization.segments import Segment
 from edgenas.records import KernelTrace, TracedKernel
 
@@ -56,7 +56,7 @@ def segment_costs(
 
 def tensor_sizes(model: onnx.ModelProto) -> dict[str, int]:
     """Elements of one sample of each tensor whose shape is known."""
-    inferred = onnx.shape_inference.infer_shapes(model)
+    inferred = onnx.shape_inference.infer_shapes(light_copy(model))
     sizes = {}
     for value in (*inferred.graph.value_info, *inferred.graph.input):
         shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim[1:]]

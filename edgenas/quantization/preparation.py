@@ -10,6 +10,7 @@ from onnx import helper, version_converter
 
 from edgenas.errors import ModelError
 from edgenas.quantization.graph import copy_model, drop_unread_constants, name_nodes
+from edgenas.quantization.packing import fits_one_file
 from edgenas.quantization.rewrites import rewrite
 from edgenas.quantization.runtime_errors import onnxruntime_errors
 
@@ -83,7 +84,7 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
     options.intra_op_num_threads = 1
     with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
         source, target = Path(folder) / "model.onnx", Path(folder) / "folded.onnx"
-        large = model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
+        large = not fits_one_file(model)
         onnx.save(model, str(source), save_as_external_data=large, location="weights")
         options.optimized_model_filepath = str(target)
         if large:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from edgenas.errors import DataError, ModelError
 from edgenas.quantization.graph import copy_model
 from edgenas.quantization.inputs import Batch, Inputs
 from edgenas.quantization.model_checks import known_size, real_inputs
+from edgenas.quantization.packing import fits_one_file, write_model
 from edgenas.quantization.runtime_errors import onnxruntime_errors
 
 BATCH_BYTES = 48 * 2**20
@@ -98,11 +101,19 @@ def _session(model: onnx.ModelProto, fused: bool) -> Any:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     try:
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
+            source = _readable(model, Path(folder) / "model.onnx")
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except onnxruntime_errors() as error:
         raise ModelError(f"ONNX Runtime does not accept the model: {error}") from error
+
+
+def _readable(model: onnx.ModelProto, path: Path) -> bytes | str:
+    """The model itself, or ``path`` where it is too large to be handed over."""
+    if fits_one_file(model):
+        return bytes(model.SerializeToString())
+    write_model(model, path)
+    return str(path)
 
 
 def _run(session: Any, tensors: Sequence[str], feed: Batch) -> Arrays:

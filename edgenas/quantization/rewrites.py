@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, shape_inference
 
-from edgenas.quantization.graph import Graph, attribute, replace_nodes
+from edgenas.quantization.graph import Graph, attribute, light_copy, replace_nodes
 
 SPATIAL = ({2, 3}, {-2, -1}, {2, -1}, {-2, 3})
 
@@ -127,7 +127,7 @@ def _rank(graph: Graph, tensor: str) -> int | None:
     if producer is not None and producer.op_type == "Conv":
         weight = graph.constant(producer, 1)
         return None if weight is None else weight.ndim
-    inferred = shape_inference.infer_shapes(graph.model)
+    inferred = shape_inference.infer_shapes(light_copy(graph.model))
     for value in (*inferred.graph.value_info, *inferred.graph.input):
         if value.name == tensor and value.type.tensor_type.HasField("shape"):
             return len(value.type.tensor_type.shape.dim)
