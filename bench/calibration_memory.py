@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from provenance import provenance
+
+from edgenas.agent.environment import resident_bytes
 
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "data" / "models" / "resnet8_cifar10.onnx"
 COUNTS = (100, 10_000)
@@ -51,7 +52,8 @@ def calibrated_bytes(samples: Path) -> int:
     inputs = load_inputs(model, samples, PreprocessingOptions(scale=1.0))
     found = calibrate(prepare(model), inputs)
     assert found.samples == len(inputs)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage's: a process inherits the largest set of the one that started it.
+    return resident_bytes("VmHWM")
 
 
 def measure(source: str, count: int, seed: int) -> int:

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgenas.datasets import Preprocessing, preprocessing_metadata
 from edgenas.errors import ArtifactError, DataError, ModelError, UnknownNameError, UsageError
+from edgenas.quantization import outputs as compared
 from edgenas.quantization.calibration import calibrate
 from edgenas.quantization.contest import Contest
 from edgenas.quantization.decision import (
@@ -589,7 +590,9 @@ def test_the_paired_test_is_exact():
     assert paired_p_value(10, 0) == pytest.approx(2 / 2**10)
 
 
-def test_reference_outputs_compare_batch_by_batch(tmp_path):
+@pytest.mark.parametrize("memory_bytes", [2**20, 100, 0])
+def test_reference_outputs_compare_batch_by_batch(tmp_path, monkeypatch, memory_bytes):
+    monkeypatch.setattr(compared, "MEMORY_BYTES", memory_bytes)
     logits = np.random.default_rng(0).normal(0, 1, (10, 4)).astype(np.float32)
     batches = [{"logits": logits[:6]}, {"logits": logits[6:]}]
     reference = ReferenceOutputs(tmp_path, batches)

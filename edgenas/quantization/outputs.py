@@ -14,6 +14,7 @@ from edgenas.records import Record
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 Doubles = npt.NDArray[np.float64]
+MEMORY_BYTES = 2**25
 
 
 class OutputScore(Record):
@@ -51,7 +52,7 @@ class OutputScore(Record):
 
 
 class ReferenceOutputs:
-    """The float model's outputs, kept on disk because detectors' do not fit into memory.
+    """The float model's outputs, those beyond ``MEMORY_BYTES`` on disk: detectors' do not fit into memory.
 
     Args:
         folder: where the batches are written.
@@ -60,7 +61,9 @@ class ReferenceOutputs:
     def __init__(self, folder: Path, batches: Iterable[Outputs]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._count = 0
+        self._held: list[Outputs] = []
+        self._held_bytes = 0
+        self._written = 0
         self.samples = 0
         self.predictions: list[int] = []
         self._norms: dict[str, float] = {}
@@ -89,9 +92,7 @@ class ReferenceOutputs:
         )
 
     def _keep(self, outputs: Outputs) -> None:
-        arrays: dict[str, Any] = {name: np.asarray(array) for name, array in outputs.items()}
-        np.savez(self._folder / f"{self._count:05d}.npz", **arrays)
-        self._count += 1
+        self._hold({name: np.asarray(array) for name, array in outputs.items()})
         self.samples += _length(outputs)
         for name, array in _floats(outputs):
             self._norms[name] = self._norms.get(name, 0.0) + float(np.sum(array**2))
@@ -99,8 +100,18 @@ class ReferenceOutputs:
         if scores is not None:
             self.predictions.extend(scores.argmax(axis=1).tolist())
 
+    def _hold(self, arrays: dict[str, Any]) -> None:
+        size = sum(array.nbytes for array in arrays.values())
+        if not self._written and self._held_bytes + size <= MEMORY_BYTES:
+            self._held.append(arrays)
+            self._held_bytes += size
+            return
+        np.savez(self._folder / f"{self._written:05d}.npz", **arrays)
+        self._written += 1
+
     def _batches(self) -> Iterator[Outputs]:
-        for number in range(self._count):
+        yield from self._held
+        for number in range(self._written):
             with np.load(self._folder / f"{number:05d}.npz", allow_pickle=False) as opened:
                 yield {name: opened[name] for name in opened.files}
 
