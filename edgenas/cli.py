@@ -23,6 +23,7 @@ from edgenas.cli_options import (
     FLAGS,
     MB,
     MS,
+    SECONDS,
     Command,
     Listed,
     device_option,
@@ -33,7 +34,7 @@ from edgenas.cli_options import (
     seed_option,
     threads_option,
 )
-from edgenas.errors import BudgetNotMetError, EdgeNASError, UsageError
+from edgenas.errors import BudgetNotMetError, EdgeNASError, UsageError, unusable_file
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -186,6 +187,7 @@ def device_stop(device_id: str) -> Any:
     help="Stop measuring after this long, such as 20m; a default profile stops after 10m.",
 )
 @threads_option
+@click.option("--classes", type=click.IntRange(2), help="Outputs of the spaces' networks (default: 10).")
 @seed_option
 def profile(device: tuple[str, ...], **options: Any) -> Any:
     """Measure kernels and networks on a device into its latency table; always resumes.
@@ -334,7 +336,7 @@ def predict(**options: Any) -> Any:
 @click.option("--data", required=True, help="An image folder, .npz, IDX folder, .tsv of texts, named set.")
 @click.option("--folder", type=EXISTING, help="Where checkpoints go (default: runs/train-SPACE-DATA).")
 @click.option("--epochs", type=click.IntRange(1), help="Train this many epochs.")
-@click.option("--cpu-seconds", type=float, help="Train for this much CPU time.")
+@click.option("--cpu-seconds", type=SECONDS, help="Train for this much CPU time.")
 @click.option("--latency-ms", type=MS, help="Train only networks just below this limit.")
 @device_option
 @threads_option
@@ -566,8 +568,8 @@ def report(run: Path | None, table: str | None, checks: Path | None, output: Pat
 @click.option("--data", required=True, help="An image folder, .npz, IDX folder, .tsv of texts, named set.")
 @click.option("--space", help="The search space (default: by image size).")
 @click.option("--name", help="The folder under runs/ (default: from data, device and limit).")
-@click.option("--train-seconds", type=float, help="CPU seconds of supernet training.")
-@click.option("--final-seconds", type=float, help="CPU seconds of training the winner.")
+@click.option("--train-seconds", type=SECONDS, help="CPU seconds of supernet training.")
+@click.option("--final-seconds", type=SECONDS, help="CPU seconds of training the winner.")
 @click.option("--evaluations", type=click.IntRange(1), help="How many candidates are scored.")
 @click.option(
     "--profile-time-limit",
@@ -695,12 +697,17 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
             _emit(result)
             return _exit_code(result)
     except click.exceptions.Abort:
-        click.echo("stopped; what was finished is saved, the same command goes on from there", err=True)
+        click.echo("stopped; the same command goes on from what was finished", err=True)
         return 1
     except click.ClickException as error:
         return _usage_error(error)
     except EdgeNASError as error:
         return _fail(error)
+    except BrokenPipeError:  # whoever read the output has seen enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(unusable_file(error))
 
 
 def main() -> None:

@@ -78,7 +78,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
             seconds = float(number) * self.units[unit]
         except ValueError:
             self.fail(f"'{value}' is not a duration such as 90s, 10m, 1h or 30d", param, ctx)
-        if seconds <= 0:
+        if not 0 < seconds < float("inf"):
             self.fail(f"'{value}' must be above 0", param, ctx)
         return seconds
 
@@ -105,6 +105,7 @@ class Listed(click.ParamType):  # type: ignore[type-arg]  # generic since click 
 
 MS, DURATION, EXISTING = Positive("ms", "milliseconds"), Duration(), click.Path(path_type=Path)
 MB, COUNT = Positive("mb", "megabytes"), Positive("number", "operations or weights")
+SECONDS = Positive("seconds", "seconds")
 device_option = click.option("--device", metavar="ID", help="The device; see `edgenas device list`.")
 threads_option = click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads to run with (default: the device's)."

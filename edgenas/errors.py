@@ -40,6 +40,17 @@ class EdgeNASError(Exception):
         return {"type": type(self).__name__, "message": self.message, "hint": self.hint}
 
 
+def unusable_file(error: OSError) -> EdgeNASError:
+    """What the system refused, where no command has a better word for it: a full disk, no permission."""
+    where = f"{error.filename}: " if error.filename else ""
+    found = EdgeNASError(
+        f"{where}{error.strerror or error}",
+        hint="what was finished is saved; --debug shows where it happened",
+    )
+    found.__cause__ = error
+    return found
+
+
 class UsageError(EdgeNASError):
     """An option, a name or a configuration file is wrong."""
 

@@ -354,6 +354,7 @@ class ProfileResult(Record):
     device: str
     table: str
     environment: Environment
+    threads: int
     measured_networks: int
     reused_networks: int
     failed_networks: int

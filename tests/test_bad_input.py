@@ -52,6 +52,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_bytes(b"not an image")
     (folder / "listed" / "labels.csv").write_text("file,class\n1.png,cat\n2.png,dog\n")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "images" / "1.png")
+    np.savez(folder / "pickled.npz", x_train=np.array([{}], dtype=object), y_train=np.zeros(1, np.int64))
+    for name in ("alone/cat", "short"):
+        (folder / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / name / "1.png")
+    (folder / "short" / "labels.csv").write_text("file,class\n1.png,cat\n2.png\n")
     table = folder / "latency_tables" / "local.sqlite"
     LatencyTable.open(table, create=True, device="local").close()
     with sqlite3.connect(table) as connection:
@@ -135,7 +140,10 @@ def test_a_dynamic_dimension_other_than_the_batch(
         ("broken", "2 of 2 images in broken cannot be decoded"),
         ("listed", "lists 2 of 2 files that are not in listed"),
         ("images", "images but no labels"),
-        ("cut.npz", "cannot read cut.npz"),
+        ("cut.npz", "cut.npz is damaged"),
+        ("pickled.npz", "holds Python objects"),
+        ("alone", "of one class: cat"),
+        ("short", "line 3 of short/labels.csv has not as many columns as its header"),
         ("absent", "there is no data at 'absent'"),
     ],
 )
@@ -147,6 +155,24 @@ def test_data_that_nobody_can_learn_from(
     assert error["type"] == "DataError"
     assert found in error["message"]
     assert "0x" not in error["message"], "the address of an object is no information"
+
+
+@pytest.mark.parametrize("option", ["--train-seconds", "--final-seconds", "--profile-time-limit"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan"])
+def test_a_budget_that_is_none(
+    option: str, value: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke([*RUN, "digits", option, value]) == 2
+    assert "must be above 0" in capsys.readouterr().err
+    assert not (folder / "runs").exists()
+
+
+def test_output_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(folder / "latency_tables")
+    LatencyTable.open(folder / "latency_tables" / "local.sqlite", create=True, device="local").close()
+    error = _refused(["table", "export", "local", "--output", "good.onnx/table.json"], folder, capsys)
+    assert error["type"] == "EdgeNASError"
+    assert "good.onnx" in error["message"]
 
 
 @pytest.mark.parametrize("data", ["empty", "broken", "cut.npz", "absent", "listed"])

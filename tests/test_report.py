@@ -298,6 +298,7 @@ def profile_result() -> ProfileResult:
     return ProfileResult(
         device="local",
         table="latency_tables/local.sqlite",
+        threads=1,
         environment=ENVIRONMENT,
         measured_networks=60,
         reused_networks=20,

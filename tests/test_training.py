@@ -414,7 +414,7 @@ def test_network_training_distils_starts_from_the_supernet_and_resumes(
     supernet = Supernet(space)
     supernet.set_active(space.largest())
     supernet.calibrate(data.calibration_batches(12, 12))
-    teacher = Teacher(supernet.eval(), 12, 12, accuracy=1.0)
+    teacher = Teacher(supernet.eval(), 12, 12, accuracy=1.0, fingerprint="largest")
     network, state = supernet.network, supernet.subnet_state()
 
     def train(name: str, epochs: int = 2, **options: object) -> torch.Tensor:

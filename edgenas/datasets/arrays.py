@@ -99,8 +99,11 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
             if isinstance(opened, np.ndarray):
                 raise DataError(f"{path} is one array, not an .npz file", hint=NPZ_HINT)
             return {name: opened[name] for name in opened.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}", hint=NPZ_HINT) from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}", hint=NPZ_HINT) from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        # numpy's own words for some of these advise to load pickles, which nobody should.
+        raise DataError(f"{path} is damaged, or holds Python objects", hint=NPZ_HINT) from error
 
 
 def _checked(

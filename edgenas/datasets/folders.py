@@ -16,8 +16,8 @@ IMAGE_SUFFIXES = frozenset(
 )  # fmt: skip
 LABELS_FILE = "labels.csv"
 LABELS_HINT = (
-    "make one sub-folder per class, or name the classes in a CSV file with the columns file and class: "
-    "--labels labels.csv"
+    f"make one sub-folder per class, or name the classes in {LABELS_FILE} in that folder, with the columns "
+    "file and class"
 )
 
 
@@ -152,6 +152,12 @@ def _read_rows(labels: Path) -> list[dict[str, str]]:
         )
     if not rows:
         raise DataError(f"{labels} lists no images")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise DataError(
+                f"line {number} of {labels} has not as many columns as its header",
+                hint="a name with a comma in it wants quotes",
+            )
     return rows
 
 

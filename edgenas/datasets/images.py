@@ -84,7 +84,10 @@ class ImageSet(ABC):
             DataError: there are no labels, or a class of these images is not one of the model's.
         """
         if self.labels is None:
-            raise DataError("these images have no labels", hint="name them with --labels labels.csv")
+            raise DataError(
+                "these images have no labels",
+                hint="name them in a file labels.csv with the columns file and class",
+            )
         if not class_names or tuple(class_names) == self.class_names:
             return self.labels
         position = {name: i for i, name in enumerate(class_names)}

@@ -52,7 +52,13 @@ def load_parted(spec: str | Path, *, vocabulary: int) -> Dataset | TextDataset:
     """
     if is_text(spec):
         return with_test_part(load_texts(spec, vocabulary=vocabulary))
-    return with_test_part(load_dataset(spec))
+    dataset = load_dataset(spec)
+    if len(dataset.class_names) == 1:
+        raise DataError(
+            f"all images of '{spec}' are of one class: {dataset.class_names[0]}",
+            hint="there is something to learn where there are two classes or more",
+        )
+    return with_test_part(dataset)
 
 
 def load_images(

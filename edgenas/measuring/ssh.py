@@ -50,7 +50,7 @@ _HINTS = (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "was the device set up anew? check, then: ssh-keygen -R {host}",
     ),
-    ("Could not resolve", "add 'Host {host}' to ~/.ssh/config, or: edgenas device add NAME --host USER@HOST"),
+    ("Could not resolve", "is that spelled right? set it with: edgenas device add {device} --host USER@HOST"),
     ("Connection refused", "is the ssh server of the device running?"),
     ("timed out", "is the device on and in this network?"),
     ("No route to host", "is the device on and in this network?"),

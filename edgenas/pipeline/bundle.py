@@ -215,10 +215,15 @@ def _model(file: BundleFile, validated: ValidateResult) -> BundleModel:
 
 
 def _placed(folder: Path, wanted: Mapping[str, Path | None]) -> tuple[BundleFile, ...]:
-    """Copies what there is into ``folder``; a report that stands there belongs to it."""
+    """Copies what there is into ``folder``, where nothing of an earlier bundle stays.
+
+    A report that stands there belongs to it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for target, source in wanted.items():
-        if source is not None:
+        if source is None:
+            (folder / target).unlink(missing_ok=True)
+        else:
             _place(source, folder / target)
     present = [*(target for target, source in wanted.items() if source is not None), REPORT]
     return tuple(describe_file(folder / found) for found in present if (folder / found).is_file())

@@ -13,7 +13,7 @@ from edgenas.pipeline.run import RunSettings, profile_stage, run
 from edgenas.pipeline.stages import RunFolder
 from edgenas.progress import say
 from edgenas.records import RunResult
-from edgenas.search_spaces import get_space
+from edgenas.search_spaces import CLASSES, get_space
 from edgenas.workspace import Workspace
 
 SPACE, DATA = "dense-demo", "digits"
@@ -77,17 +77,19 @@ def _interesting_limit_ms(
 
     The device is profiled as the first stage of the run ``name``, which finds it done.
     """
-    profile_stage(
-        RunFolder(workspace.runs / name),
-        device=device,
-        space=SPACE,
-        time_limit_s=PROFILE_TIME_LIMIT_S,
-        threads=threads,
-        seed=seed,
-        workspace=workspace,
-    )
-    space = get_space(SPACE)
-    latency = compiled_latency(space, device, threads=threads, workspace=workspace)
+    with RunFolder(workspace.runs / name) as folder:
+        profiled = profile_stage(
+            folder,
+            device=device,
+            space=SPACE,
+            classes=CLASSES,
+            time_limit_s=PROFILE_TIME_LIMIT_S,
+            threads=threads,
+            seed=seed,
+            workspace=workspace,
+        )
+    space = get_space(SPACE, classes=CLASSES)
+    latency = compiled_latency(space, device, threads=profiled.threads, workspace=workspace)
     sampled_ms = latency(space.sample(np.random.default_rng(seed), 2000))
     fastest_ms, middle_ms = float(np.min(sampled_ms)), float(np.median(sampled_ms))
     limit_ms = float(f"{math.sqrt(fastest_ms * middle_ms):.2g}")

@@ -111,4 +111,10 @@ def _teacher(supernet: Supernet, genome: Genomes, data: Examples) -> Teacher:
 
     reached = subnet_accuracy(supernet, genome, data)
     _, height, width = supernet.network.input_shape
-    return Teacher(network=supernet.extract(), height=height, width=width, accuracy=reached)
+    return Teacher(
+        network=supernet.extract(),
+        height=height,
+        width=width,
+        accuracy=reached,
+        fingerprint=supernet.network.fingerprint(),
+    )

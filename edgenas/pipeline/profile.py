@@ -38,7 +38,7 @@ from edgenas.pipeline.profile_plan import (
 )
 from edgenas.progress import Task, track, warn
 from edgenas.records import NetworkLatency, Precision, ProfileCell, ProfileResult
-from edgenas.search_spaces import SearchSpace, get_space
+from edgenas.search_spaces import CLASSES, SearchSpace, get_space
 from edgenas.workspace import Workspace
 
 DEFAULT_SPACES = ("dense-32px", "mobilenetv3-32px", "residual-32px")
@@ -61,6 +61,7 @@ def profile(
     precision: Sequence[Precision] = ("fp32", "int8"),
     time_limit_s: float | None = None,
     threads: int | None = None,
+    classes: int | None = None,
     seed: int = 0,
     workspace: Workspace | None = None,
 ) -> ProfileResult:
@@ -74,6 +75,7 @@ def profile(
         time_limit_s: stops measuring after this long; what was measured counts. When None, a profile
             without spaces and models stops after ten minutes, and everything else when it is done.
         threads: threads to run with; the device's own number when None.
+        classes: outputs of the spaces' networks; ten when None.
         seed: decides which networks of a space are measured.
         workspace: where tables and device profiles are; the current folder when None.
 
@@ -88,13 +90,14 @@ def profile(
     if time_limit_s is not None and time_limit_s <= 0:
         raise UsageError(f"a time limit of {time_limit_s} s was given; it must be above 0")
     device_profile = load_profile(device, workspace)
+    spaces = [get_space(name, classes=classes or CLASSES) for name in space]
     models = plan_models([Path(path) for path in model])
     with (
         connect(device_profile) as agent,
         LatencyTable.open(workspace.table_path(device), create=True, device=device) as table,
     ):
         target = Target.of(agent.environment, device_profile.int8_scheme)
-        plan = make_plan(tuple(space), models, tuple(dict.fromkeys(precision)), target, seed)
+        plan = make_plan(spaces, models, tuple(dict.fromkeys(precision)), target, seed)
         table.begin_run(f"profile {device} {' '.join([*space, *map(str, model)])}".strip())
         measuring = Measuring(agent, table, threads or agent.threads, None, np.random.default_rng(seed))
         neighbours = Neighbours(
@@ -134,7 +137,7 @@ def telling_first(
 
 
 def make_plan(
-    spaces: tuple[str, ...],
+    spaces: Sequence[SearchSpace],
     models: list[PlannedNetwork],
     precisions: tuple[Precision, ...],
     target: Target,
@@ -142,12 +145,8 @@ def make_plan(
 ) -> list[PlannedNetwork]:
     """Everything to measure: what was asked for, or common kernels and the default spaces."""
     by_default = not spaces and not models
-    names = DEFAULT_SPACES if by_default else spaces
-    plans = [
-        plan_space(get_space(name), precision, target, seed=seed)
-        for name in names
-        for precision in precisions
-    ]
+    covered = [get_space(name) for name in DEFAULT_SPACES] if by_default else spaces
+    plans = [plan_space(space, precision, target, seed=seed) for space in covered for precision in precisions]
     if by_default:
         return plan_by_default(plan_kernels(precisions, target, seed=seed), plans)
     return interleaved([*plans, *([models] if models else [])])
@@ -339,6 +338,7 @@ def _result(
         device=table.device,
         table=str(table.path),
         environment=agent.environment,
+        threads=measuring.threads,
         measured_networks=measuring.measured,
         reused_networks=measuring.reused,
         failed_networks=measuring.failed(plan),

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from edgenas.datasets import Dataset, load_parted
 from edgenas.datasets.texts import TextDataset
@@ -22,6 +23,7 @@ from edgenas.pipeline.bundle import (
     write_bundle,
 )
 from edgenas.pipeline.final import input_preprocessing, train_winner
+from edgenas.pipeline.latency import compiled_latency
 from edgenas.pipeline.predict import predict
 from edgenas.pipeline.profile import profile
 from edgenas.pipeline.quantize import quantize
@@ -47,6 +49,7 @@ from edgenas.search_spaces import SearchSpace, default_space, get_space
 from edgenas.search_spaces.text_encoder import VOCABULARY, TextEncoder
 from edgenas.workspace import Workspace
 
+SUPERNET = "supernet.pt"
 # CPU seconds that networks of CIFAR's size need to be worth comparing; larger images need more.
 TRAIN_SECONDS, FINAL_SECONDS, EVALUATIONS, PROFILE_TIME_LIMIT_S = 900.0, 600.0, 120, 600.0
 
@@ -108,19 +111,28 @@ def run(
     device = workspace.device_or_default(device)
     load_profile(device, workspace)
     settings = RunSettings(
-        name=name or f"{dataset.name}-{device}-{latency_ms:g}ms",
+        name=name or _default_name(dataset, device, latency_ms, space, seed),
         device=device,
         latency_ms=latency_ms,
         data=data,
         space=space or _default_space(dataset),
-        train_seconds=train_seconds or TRAIN_SECONDS,
-        final_seconds=final_seconds or FINAL_SECONDS,
-        evaluations=evaluations or EVALUATIONS,
-        profile_time_limit_s=profile_time_limit_s or PROFILE_TIME_LIMIT_S,
+        train_seconds=TRAIN_SECONDS if train_seconds is None else train_seconds,
+        final_seconds=FINAL_SECONDS if final_seconds is None else final_seconds,
+        evaluations=EVALUATIONS if evaluations is None else evaluations,
+        profile_time_limit_s=PROFILE_TIME_LIMIT_S if profile_time_limit_s is None else profile_time_limit_s,
         threads=threads,
         seed=seed,
     )
-    return _Run(settings, dataset, workspace).result()
+    with RunFolder(workspace.runs / settings.name) as folder:
+        return _Run(settings, dataset, folder, workspace).result()
+
+
+def _default_name(
+    dataset: Dataset | TextDataset, device: str, latency_ms: float, space: str | None, seed: int
+) -> str:
+    """A folder of its own for whatever was asked otherwise than by default."""
+    parts = (dataset.name, space and Path(space).stem, device, f"{latency_ms:g}ms", seed and f"seed{seed}")
+    return "-".join(part for part in parts if part)
 
 
 def _default_space(dataset: Dataset | TextDataset) -> str:
@@ -134,17 +146,22 @@ def profile_stage(
     *,
     device: str,
     space: str,
+    classes: int,
     time_limit_s: float,
     threads: int | None,
     seed: int,
     workspace: Workspace,
 ) -> ProfileResult:
-    """The first stage of a run: the device's latency table covers the space."""
+    """The first stage of a run: the device's latency table covers the space.
+
+    With another time limit it goes on from where the last one stopped.
+    """
 
     def work() -> ProfileResult:
         return profile(
             device=device,
             space=(space,),
+            classes=classes,
             time_limit_s=time_limit_s,
             threads=threads,
             seed=seed,
@@ -153,21 +170,33 @@ def profile_stage(
 
     if not workspace.table_path(device).exists():
         folder.forget("profile")
-    inputs = {"device": device, "threads": threads, "space": get_space(space).identity, "seed": seed}
+    inputs = {
+        "device": device,
+        "threads": threads,
+        "space": get_space(space, classes=classes).identity,
+        "time_limit_s": time_limit_s,
+        "seed": seed,
+    }
     return folder.stage("profile", ProfileResult, work, inputs=inputs)
 
 
 class _Run:
     """The stages of one run, each with the inputs that it depends on."""
 
-    def __init__(self, settings: RunSettings, dataset: Dataset | TextDataset, workspace: Workspace) -> None:
-        self.settings, self.dataset, self.workspace = settings, dataset, workspace
-        self.folder = RunFolder(workspace.runs / settings.name)
+    def __init__(
+        self, settings: RunSettings, dataset: Dataset | TextDataset, folder: RunFolder, workspace: Workspace
+    ) -> None:
+        self.settings, self.dataset, self.folder, self.workspace = settings, dataset, folder, workspace
         self.work = self.folder.path / "work"
         self.work.mkdir(exist_ok=True)
         self.space: SearchSpace = get_space(settings.space, classes=len(dataset.class_names))
         self.common = {"space": self.space.identity, "seed": settings.seed, "data_sha256": dataset.sha256}
-        self.on_device = {"device": settings.device, "threads": settings.threads}
+        self.threads = settings.threads
+
+    @property
+    def on_device(self) -> dict[str, str | int | None]:
+        """Where latencies are predicted and measured: with the threads that were profiled."""
+        return {"device": self.settings.device, "threads": self.threads}
 
     def result(self) -> RunResult:
         """Does what is not finished yet and returns what the run leaves behind."""
@@ -177,19 +206,21 @@ class _Run:
             self.folder,
             device=self.settings.device,
             space=self.settings.space,
+            classes=self.space.classes,
             time_limit_s=self.settings.profile_time_limit_s,
             threads=self.settings.threads,
             seed=self.settings.seed,
             workspace=self.workspace,
         )
-        trained = self._trained()
-        found = self._found(trained)
+        self.threads = profiled.threads
+        self._trained()
+        found = self._found()
         best = found.best
         assert best is not None, "a search without a best candidate raises"
-        self.folder.save("networks", list(_finalists(found, self.settings.device)))
-        final = self._final(best, _highest(found), trained)
+        self.folder.save("networks", self._finalists(found))
+        final = self._final(best, _highest(found))
         quantized = self._quantized(best, final)
-        self._predicted(Path(quantized.output))
+        self._predicted(self.work / MODEL)
         validated = self._validated(quantized)
         self._bundled(best, quantized, validated)
         result = self._summary(best, quantized, validated, time.monotonic() - start)
@@ -208,7 +239,7 @@ class _Run:
                 cpu_seconds=settings.train_seconds,
                 device=settings.device,
                 latency_ms=settings.latency_ms,
-                threads=settings.threads,
+                threads=self.threads,
                 seed=settings.seed,
                 workspace=self.workspace,
             )
@@ -219,9 +250,9 @@ class _Run:
             "latency_ms": settings.latency_ms,
             "cpu_seconds": settings.train_seconds,
         }
-        return self.folder.stage("train", TrainResult, work, inputs=inputs, files=("work/supernet.pt",))
+        return self.folder.stage("train", TrainResult, work, inputs=inputs, files=_supernet)
 
-    def _found(self, trained: TrainResult) -> SearchResult:
+    def _found(self) -> SearchResult:
         settings = self.settings
 
         def work() -> SearchResult:
@@ -231,10 +262,10 @@ class _Run:
                     device=(settings.device,),
                     space=settings.space,
                     accuracy="supernet",
-                    checkpoint=Path(trained.checkpoint),
+                    checkpoint=self.work / SUPERNET,
                     data=settings.data,
                     evaluations=settings.evaluations,
-                    threads=settings.threads,
+                    threads=self.threads,
                     seed=settings.seed,
                     folder=self.work / "search",
                     workspace=self.workspace,
@@ -250,11 +281,34 @@ class _Run:
             **self.on_device,
             "latency_ms": settings.latency_ms,
             "evaluations": settings.evaluations,
-            "supernet": file_sha256(Path(trained.checkpoint)),
+            "supernet": file_sha256(self.work / SUPERNET),
         }
         return self.folder.stage("search", SearchResult, work, inputs=inputs)
 
-    def _final(self, best: Candidate, teacher: Candidate, trained: TrainResult) -> TrainResult:
+    def _finalists(self, found: SearchResult) -> list[NetworkPoint]:
+        """What the table says of the candidates that were measured, beside what they took."""
+        device = self.settings.device
+        measured = {
+            msgspec.json.encode(c.candidate): c
+            for c in (*found.front, *found.evaluated)
+            if c.latency_source == "measured" and device in c.predicted_ms
+        }
+        if not measured:
+            return []
+        latency = compiled_latency(self.space, device, threads=self.threads, workspace=self.workspace)
+        genomes = np.array([self.space.genome_of(c.candidate) for c in measured.values()])
+        return [
+            NetworkPoint(
+                name=" ".join(f"{gene}={value}" for gene, value in c.candidate.items()),
+                predicted_ms=c.predicted_ms[device],
+                low_ms=float(low_ms),
+                high_ms=float(high_ms),
+                measured_ms=c.latency_ms[device],
+            )
+            for c, (low_ms, high_ms) in zip(measured.values(), latency.interval_ms(genomes), strict=True)
+        ]
+
+    def _final(self, best: Candidate, teacher: Candidate) -> TrainResult:
         settings, output = self.settings, self.work / FP32_MODEL
 
         def work() -> TrainResult:
@@ -263,7 +317,7 @@ class _Run:
                 self.space,
                 self.dataset,
                 teacher=teacher.candidate,
-                checkpoint=Path(trained.checkpoint),
+                checkpoint=self.work / SUPERNET,
                 output=output,
                 cpu_seconds=settings.final_seconds,
                 seed=settings.seed,
@@ -274,16 +328,16 @@ class _Run:
             "candidate": best.candidate,
             "teacher": teacher.candidate,
             "cpu_seconds": settings.final_seconds,
-            "supernet": file_sha256(Path(trained.checkpoint)),
+            "supernet": file_sha256(self.work / SUPERNET),
         }
-        return self.folder.stage("final", TrainResult, work, inputs=inputs, files=(f"work/{FP32_MODEL}",))
+        return self.folder.stage("final", TrainResult, work, inputs=inputs, files=_float_model)
 
     def _predicted(self, model: Path) -> None:
         """What the table says of the shipped model; a table that cannot tell stops nothing."""
         settings = self.settings
 
         def work() -> Prediction:
-            return predict(model, device=settings.device, threads=settings.threads, workspace=self.workspace)
+            return predict(model, device=settings.device, threads=self.threads, workspace=self.workspace)
 
         inputs = {**self.on_device, "model": file_sha256(model)}
         try:
@@ -305,7 +359,7 @@ class _Run:
                     latency_ms=settings.latency_ms,
                     output=self.work / MODEL,
                     start_float_layers=floats,
-                    threads=settings.threads,
+                    threads=self.threads,
                     seed=settings.seed,
                     workspace=self.workspace,
                 )
@@ -323,13 +377,13 @@ class _Run:
             "latency_ms": settings.latency_ms,
             "validation_accuracy": final.validation_accuracy,
         }
-        return self.folder.stage("quantize", QuantizeResult, work, inputs=inputs, files=(f"work/{MODEL}",))
+        return self.folder.stage("quantize", QuantizeResult, work, inputs=inputs, files=_quantized_models)
 
     def _validated(self, quantized: QuantizeResult) -> dict[str, ValidateResult]:
         """Each model of the bundle on the test part: the first and only time that it is used."""
-        models = {MODEL: Path(quantized.output), FP32_MODEL: self.work / FP32_MODEL}
+        models = {MODEL: self.work / MODEL, FP32_MODEL: self.work / FP32_MODEL}
         if quantized.int8_output is not None:
-            models[INT8_MODEL] = Path(quantized.int8_output)
+            models[INT8_MODEL] = self.work / Path(quantized.int8_output).name
         stages = {MODEL: "validate", FP32_MODEL: "validate-fp32", INT8_MODEL: "validate-int8"}
         return {name: self._validated_one(stages[name], path) for name, path in models.items()}
 
@@ -345,7 +399,7 @@ class _Run:
                 reference=None if model == reference else reference,
                 data=settings.data,
                 latency_ms=limit_ms,
-                threads=settings.threads,
+                threads=self.threads,
                 workspace=self.workspace,
             )
 
@@ -360,9 +414,9 @@ class _Run:
         write_bundle(
             self.folder.path,
             name=settings.name,
-            model=Path(quantized.output),
+            model=self.work / MODEL,
             fp32_model=self.work / FP32_MODEL,
-            int8_model=Path(quantized.int8_output) if quantized.int8_output is not None else None,
+            int8_model=self.work / Path(quantized.int8_output).name if quantized.int8_output else None,
             validated=validated,
             scheme=quantized.scheme,
             limits={"latency_ms": settings.latency_ms},
@@ -403,6 +457,22 @@ class _Run:
         )
 
 
+def _supernet(result: TrainResult) -> tuple[str, ...]:
+    del result
+    return (f"work/{SUPERNET}",)
+
+
+def _float_model(result: TrainResult) -> tuple[str, ...]:
+    del result
+    return (f"work/{FP32_MODEL}",)
+
+
+def _quantized_models(result: QuantizeResult) -> tuple[str, ...]:
+    """By name: a run's folder may be moved between two of its stages."""
+    names = [MODEL, *([Path(result.int8_output).name] if result.int8_output else [])]
+    return tuple(f"work/{name}" for name in dict.fromkeys(names))
+
+
 def _nearest(error: BudgetNotMetError) -> SearchResult:
     """What to go on with where every finalist missed the limit by measurement: the fastest of them.
 
@@ -424,18 +494,3 @@ def _nearest(error: BudgetNotMetError) -> SearchResult:
 def _highest(found: SearchResult) -> Candidate:
     """The candidate that the supernet scored highest, whatever it takes on the device."""
     return max(found.evaluated, key=lambda candidate: candidate.accuracy)
-
-
-def _finalists(found: SearchResult, device: str) -> list[NetworkPoint]:
-    """What the table said of the measured candidates before they were measured."""
-    return [
-        NetworkPoint(
-            name=" ".join(f"{gene}={value}" for gene, value in c.candidate.items()),
-            predicted_ms=c.predicted_ms[device],
-            low_ms=c.predicted_ms[device],
-            high_ms=c.predicted_ms[device],
-            measured_ms=c.latency_ms[device],
-        )
-        for c in (*found.front, *found.evaluated)
-        if c.latency_source == "measured" and device in c.predicted_ms
-    ]

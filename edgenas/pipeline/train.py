@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgenas.datasets import load_dataset
+from edgenas.datasets import load_parted
 from edgenas.datasets.texts import is_text
 from edgenas.files import write_atomically
 from edgenas.pipeline.latency import compiled_latency
@@ -62,7 +62,7 @@ def train(
     """
     workspace = workspace or Workspace()
     if not is_text(data):  # torch takes seconds to load: wrong names are told before
-        get_space(space, classes=len(load_dataset(data).class_names))
+        get_space(space, classes=len(load_parted(data, vocabulary=0).class_names))
 
     from edgenas import training
     from edgenas.training.loading import load_source, load_space

@@ -25,7 +25,7 @@ from edgenas.search_spaces.network import (
     weight_bytes,
     weight_shapes,
 )
-from edgenas.search_spaces.registry import default_space, get_space, space_names
+from edgenas.search_spaces.registry import CLASSES, default_space, get_space, space_names
 from edgenas.search_spaces.restricted import RestrictedSpace
 from edgenas.search_spaces.space import Choice, Genomes, SearchSpace, Slot
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgenas.search_spaces.onnx_builder import build_onnx
 
 __all__ = [
+    "CLASSES",
     "AnyLayer",
     "BasicBlock",
     "Bottleneck",

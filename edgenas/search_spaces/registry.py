@@ -25,6 +25,7 @@ from edgenas.search_spaces.text_encoder import TextEncoder
 from edgenas.search_spaces.toml_space import read_space
 
 ENTRY_POINTS = "edgenas.search_spaces"
+CLASSES = 10  # outputs of networks that no data are known for
 
 SpaceFactory: TypeAlias = Callable[..., SearchSpace]
 """Called with the keywords ``classes`` and ``channels``; returns the space."""
@@ -48,7 +49,7 @@ _BUILT_IN: dict[str, SpaceFactory] = {
 }
 
 
-def get_space(name: str, *, classes: int = 10, channels: int = 3) -> SearchSpace:
+def get_space(name: str, *, classes: int = CLASSES, channels: int = 3) -> SearchSpace:
     """The search space of that name.
 
     Args:

@@ -27,12 +27,16 @@ CHECKPOINT = "network.pt"
 
 @dataclass(frozen=True)
 class Teacher:
-    """A calibrated network (inputs to logits), its resolution and its validation accuracy 0..1."""
+    """A calibrated network (inputs to logits), its resolution and its validation accuracy 0..1.
+
+    ``fingerprint`` is of its architecture: another teacher is another training.
+    """
 
     network: Callable[[Tensor], Tensor]
     height: int
     width: int
     accuracy: float
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def train_network(
         budget=budget,
         seed=seed,
         checkpoint=folder / CHECKPOINT,
-        identity=f"{network.fingerprint()} {_digest(state)} {teacher is not None}",
+        identity=f"{network.fingerprint()} {_digest(state)} {_identity(teacher)}",
         facts={"network": network.to_json()},
         spent_epochs=spent_epochs,
     )
@@ -139,6 +143,10 @@ def train_network(
         weights=folded_weights(module, network),
         result=result_of(epochs, network.name, data, folder / CHECKPOINT, "network"),
     )
+
+
+def _identity(teacher: Teacher | None) -> str:
+    return "untaught" if teacher is None else f"{teacher.fingerprint} {teacher.accuracy!r}"
 
 
 def _digest(state: Mapping[str, Tensor] | None) -> str:
