@@ -6,6 +6,7 @@ import math
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -38,6 +39,7 @@ from edgenas.latency_tables.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.regression import ShapeRegressor
 from edgenas.latency_tables.rows import NetworkRow
+from edgenas.latency_tables.saved_predictor import fitted, predictors_folder
 from edgenas.latency_tables.schema import SCHEMA_VERSION
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.latency_tables.templates import LayerTemplates
@@ -415,6 +417,54 @@ def test_one_sample_is_enough_for_a_guess() -> None:
     assert np.exp(mean[0]) == pytest.approx(0.1, rel=0.05) and np.isfinite(sd[0])
     more, _ = fitted.predict(np.ones((1, 4)), np.array([[1.0, 8.0]]))
     assert 0.1 < np.exp(more[0]) < 0.8
+
+
+def test_a_predictor_is_fitted_once_for_what_a_table_holds(
+    measured: LatencyTable, predictor: LatencyPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = observe(measured).with_role("held-out")
+    expected = [predictor.estimate_counts(one.kernels) for one in networks]
+    fitted(measured)
+    kept = list(predictors_folder().glob("*.npz"))
+    monkeypatch.setattr(LatencyPredictor, "fit_to", None)  # whoever fits again fails
+    again = fitted(measured)
+    for one, estimate in zip(networks, expected, strict=True):
+        found = again.estimate_counts(one.kernels)
+        assert found.latency_ms == pytest.approx(estimate.latency_ms, rel=1e-9)
+        assert found.sd_ms == pytest.approx(estimate.sd_ms, rel=1e-4)
+    assert again.quantile == predictor.quantile and again.networks == predictor.networks
+    assert len(kept) == 1
+
+
+def test_another_content_is_fitted_anew_and_a_damaged_file_is_no_harm(tmp_path: Path) -> None:
+    with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
+        fill(table, "mobilenetv3-demo", 24)
+        first = fitted(table)
+        networks = observe(table).with_role("fit")
+        for path in predictors_folder().glob("*.npz"):
+            path.write_bytes(path.read_bytes()[:-200])
+        assert fitted(table).quantile == first.quantile
+        with table.database.writing() as connection:
+            gone = networks[0].network.model_sha256
+            connection.execute("DELETE FROM latencies WHERE model_sha256 = ?", (gone,))
+        assert fitted(table).networks == first.networks - 1
+        with table.database.writing() as connection:
+            connection.execute("UPDATE latencies SET statistics = replace(statistics, '1', '2')")
+        with pytest.raises(TableError, match="damaged"):
+            fitted(table)
+
+
+def test_one_disturbed_network_does_not_move_the_others(measured: LatencyTable) -> None:
+    observations = observe(measured)
+    networks = list(observations.with_role("fit"))
+    calm = LatencyPredictor.fit_to(observations, networks)
+    networks[3] = replace(networks[3], latency_ms=2.5 * networks[3].latency_ms)
+    disturbed = LatencyPredictor.fit_to(observations, networks)
+    for one in observations.with_role("held-out"):
+        moved = (
+            disturbed.estimate_counts(one.kernels).latency_ms / calm.estimate_counts(one.kernels).latency_ms
+        )
+        assert moved == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_order_of_axes_tells_transposes_apart() -> None:

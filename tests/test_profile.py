@@ -123,7 +123,7 @@ def test_every_family_is_measured_before_anything_is_measured_in_depth() -> None
     kernels = plan_kernels(["fp32", "int8"], TARGET, seed=0)
     space = plan_space(get_space("mobilenetv3-demo"), "fp32", TARGET, seed=0)
     plan = plan_by_default(kernels, [space])
-    assert len(plan) == len(kernels) + len(space)
+    assert len(plan) == len(kernels) + round(0.4 * len(space))
     toured = {one.name for one in plan[: 2 * len(STOPS) + 60]}
     assert {
         f"kernels-{precision}-{name.lower()}" for name, _ in STOPS for precision in ("fp32", "int8")

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.latency_tables.features import features_of, work_of
-from edgenas.latency_tables.kernels import KernelSpec, family_of
+from edgenas.latency_tables.kernels import KernelSpec, family_of, footprint_bytes
+
+
+class KernelFacts(NamedTuple):
+    """What prices are made of: ``features`` (len(FEATURES),), ``work`` (len(WORK),) and megabytes touched."""
+
+    family: str
+    features: NDArray[np.float64]
+    work: NDArray[np.float64]
+    footprint_mb: float
 
 
 class KernelCatalogue:
@@ -16,13 +26,14 @@ class KernelCatalogue:
 
     Args:
         specs: kernels that are known from the start; ``add`` takes more.
+        known: facts that were found before.
     """
 
-    def __init__(self, specs: Mapping[str, KernelSpec]) -> None:
+    def __init__(
+        self, specs: Mapping[str, KernelSpec], known: Mapping[str, KernelFacts] | None = None
+    ) -> None:
         self._specs = dict(specs)
-        self._families: dict[str, str] = {}
-        self._features: dict[str, NDArray[np.float64]] = {}
-        self._work: dict[str, NDArray[np.float64]] = {}
+        self._facts = dict(known or {})
 
     def add(self, spec: KernelSpec) -> str:
         """Takes a kernel in and returns its key."""
@@ -34,20 +45,19 @@ class KernelCatalogue:
         """The kernel of a key."""
         return self._specs[key]
 
+    def facts(self, key: str) -> KernelFacts:
+        """What is to know about a kernel's price."""
+        if key not in self._facts:
+            spec = self._specs[key]
+            self._facts[key] = KernelFacts(
+                family_of(spec), features_of(spec), work_of(spec), footprint_bytes(spec) / 1e6
+            )
+        return self._facts[key]
+
     def family(self, key: str) -> str:
         """The kernel's family."""
-        if key not in self._families:
-            self._families[key] = family_of(self._specs[key])
-        return self._families[key]
+        return self.facts(key).family
 
     def features(self, key: str) -> NDArray[np.float64]:
         """The kernel's features, (len(FEATURES),)."""
-        if key not in self._features:
-            self._features[key] = features_of(self._specs[key])
-        return self._features[key]
-
-    def work(self, key: str) -> NDArray[np.float64]:
-        """What the kernel's time is a sum of, (len(WORK),)."""
-        if key not in self._work:
-            self._work[key] = work_of(self._specs[key])
-        return self._work[key]
+        return self.facts(key).features

@@ -25,8 +25,14 @@ FEATURES = (
 )  # fmt: skip
 
 
-WORK = ("call", "macs", "padded_macs", "read_mb", "written_mb", "weights_mb", "windows", "rows")
-"""What a kernel's time is a sum of, to a first approximation; counts in millions."""
+WORK = (
+    "call", "groups", "macs", "padded_macs", "unrolled", "windows", "rows", "read_mb", "written_mb",
+    "weights_mb",
+)  # fmt: skip
+"""What a kernel's time is a sum of, to a first approximation; counts in millions.
+
+Unrolled is a convolution's input as the matrix that some kernels make of it.
+"""
 
 _VECTOR = 16  # channels that runtimes block by: the widest vectors of today hold as many floats
 
@@ -47,23 +53,27 @@ def work_of(spec: KernelSpec) -> NDArray[np.float64]:
     with what each call costs lies within a factor of two of the larger and can be fitted.
     """
     macs, weight = macs_of(spec), weight_of(spec)
+    read, written = (sum(map(bytes_of, tensors)) / 1e6 for tensors in (spec.inputs, spec.outputs))
     outputs = sum(elements(tensor) for tensor in spec.outputs)
-    shape = spec.outputs[0].shape if spec.outputs else ()
-    counts = (
-        macs, macs * _filled_up(spec), sum(map(bytes_of, spec.inputs)), sum(map(bytes_of, spec.outputs)),
-        bytes_of(weight) if weight is not None else 0, outputs * window_area(spec), math.prod(shape[:-1]),
-    )  # fmt: skip
-    return np.array((1.0, *(count / 1e6 for count in counts)))
+    rows = math.prod(spec.outputs[0].shape[:-1]) if spec.outputs else 0
+    groups, per_group = _groups(spec)
+    millions = (macs, macs * _filled_up(per_group), macs / per_group, outputs * window_area(spec), rows)
+    traffic = (read, written, bytes_of(weight) / 1e6 if weight is not None else 0.0)
+    return np.array((1.0, groups, *(count / 1e6 for count in millions), *traffic))
 
 
-def _filled_up(spec: KernelSpec) -> float:
-    """By how much a convolution's output channels grow when they fill whole vectors."""
+def _groups(spec: KernelSpec) -> tuple[int, int]:
+    """Matrix products that a grouped convolution is made of, and output channels of each; else 0 and 1."""
     if not is_convolution(spec) or not spec.outputs:
-        return 1.0
-    count = channels(spec.outputs[0], spec)
-    groups = convolution_groups(spec)
-    per_group = count if groups >= count else max(count // groups, 1)
-    return -(-per_group // _VECTOR) * _VECTOR / max(per_group, 1)
+        return 0, 1
+    count, groups = channels(spec.outputs[0], spec), convolution_groups(spec)
+    # One product a channel is no product: depthwise convolutions have kernels of their own.
+    return (0, count) if groups >= count else (groups, max(count // groups, 1))
+
+
+def _filled_up(count: int) -> float:
+    """By how much channels grow when they fill whole vectors."""
+    return -(-count // _VECTOR) * _VECTOR / count
 
 
 def _features(spec: KernelSpec) -> tuple[float, ...]:

@@ -98,7 +98,7 @@ def observe(
     Raises:
         TableError: nothing was measured that way; the message says what was.
     """
-    fingerprint, threads = _configuration(table, threads, fingerprint)
+    fingerprint, threads = configuration(table, threads, fingerprint)
     networks = table.networks()
     traces = list(table.traces(fingerprint=fingerprint, threads=threads))
     structures = {trace.model_sha256: trace for trace in sorted(traces, key=lambda trace: trace.runs)}
@@ -122,7 +122,8 @@ def observe(
     )
 
 
-def _configuration(table: LatencyTable, threads: int | None, fingerprint: str | None) -> tuple[str, int]:
+def configuration(table: LatencyTable, threads: int | None, fingerprint: str | None) -> tuple[str, int]:
+    """The fingerprint and the thread count that are meant; see ``observe``."""
     known = table.configurations()
     fitting = [
         (found, count)

@@ -36,6 +36,16 @@ class Posterior:
     deviations: dict[str, float]
     weights: Array
 
+    def left_out(self) -> tuple[Array, Array]:
+        """Residuals (N,) of the networks predicted from all others, and their standard deviations (N,).
+
+        Source: Rasmussen and Williams (2006), eq. 5.12.
+        """
+        from scipy.linalg import cho_solve
+
+        precision = np.diag(cho_solve((self.factor, True), np.eye(len(self.factor))))
+        return self.weights / precision, 1.0 / np.sqrt(precision)
+
     def variance(self, rows: Array) -> Array:
         """Posterior variance of ``rows @ w`` for rows (M, D): (M,).
 

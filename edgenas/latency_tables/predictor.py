@@ -6,18 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from edgenas.errors import TableError, UnknownKernelsError
+from edgenas.latency_tables.catalogue import KernelCatalogue
 from edgenas.latency_tables.design import KNOTS_MB, MEMORY, OVERHEAD, Column, Design
 from edgenas.latency_tables.kernels import KernelSpec, spec_of
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
 from edgenas.latency_tables.posterior import Posterior, solve
-from edgenas.latency_tables.pricing import KernelGuesses
+from edgenas.latency_tables.pricing import KernelGuesses, to_be_chosen
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.records import KernelPrediction, KernelTrace, Prediction
 
@@ -30,6 +31,7 @@ _LEAST_TO_CALIBRATE = 20
 _FOLDS = 6
 _LEAST_SHARE = 0.02  # of its guess, that a kernel is taken to cost whatever the correction says
 _PINNINGS = 12
+_OUTLYING, _DOUBTINGS = 4.0, 3  # standard deviations from what all other networks say
 _PIN_SD, _PIN_TOLERANCE = 0.01, 0.02  # relative to the guess
 
 
@@ -42,24 +44,41 @@ class Estimate:
     interpolated_share: float
 
 
+class Origin(Protocol):
+    """Where, with what and in which environment a predictor's networks were measured."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def runtime(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def virtual_clock(self) -> bool: ...
+    @property
+    def catalogue(self) -> KernelCatalogue: ...
+
+
 class LatencyPredictor:
     """Prices kernels and networks of one device at one thread count. Made by ``fit``."""
 
     def __init__(
-        self, observations: Observations, design: Design, posterior: Posterior, quantile: float, networks: int
+        self, origin: Origin, design: Design, posterior: Posterior, quantile: float, networks: int
     ) -> None:
-        self.device = observations.device
-        self.runtime = observations.runtime
-        self.threads = observations.threads
-        self.fingerprint = observations.fingerprint
-        self.virtual_clock = observations.virtual_clock
+        self.device = origin.device
+        self.runtime = origin.runtime
+        self.threads = origin.threads
+        self.fingerprint = origin.fingerprint
+        self.virtual_clock = origin.virtual_clock
         self.networks = networks
         self.design = design
         self.posterior = posterior
         self.quantile = quantile
-        self.catalogue = observations.catalogue
+        self.catalogue = origin.catalogue
+        self.pinned: frozenset[str] = frozenset()
         self._unseen: KernelGuesses | None = None
-        self._pinned: frozenset[str] = frozenset()
         self._columns: dict[str, Column] = {}
         self._prices: dict[str, float] = {}
 
@@ -92,7 +111,8 @@ class LatencyPredictor:
             like: a predictor of the same table, whose settings are taken over instead of chosen.
         """
         profiled = observations.profiled_without(left_out)
-        guesses = KernelGuesses(observations.catalogue, profiled, like=like.design.guesses if like else None)
+        chosen = like.design.guesses.settings_of if like else to_be_chosen
+        guesses = KernelGuesses(observations.catalogue, profiled, settings=chosen)
         usable = [network for network in networks if all(map(guesses.knows, network.kernels))]
         if not usable:
             raise TableError(
@@ -104,14 +124,22 @@ class LatencyPredictor:
         design = Design(guesses, used)
         posterior, pinned = _posterior(design, usable, like)
         predictor = cls(observations, design, posterior, like.quantile if like else _GAUSSIAN, len(usable))
-        predictor._pinned = pinned
         corrected = {key: predictor.kernel_ms(key) for key in used}
-        predictor._unseen = KernelGuesses(
-            observations.catalogue, corrected, like=like._unseen if like else None
-        )
+        chosen = like.unseen.settings_of if like else to_be_chosen
+        predictor.take(KernelGuesses(observations.catalogue, corrected, settings=chosen), pinned)
         if like is None:
             predictor.quantile = _conformal_quantile(predictor, observations, usable)
         return predictor
+
+    def take(self, unseen: KernelGuesses, pinned: frozenset[str]) -> None:
+        """Completes a fit: guesses from corrected times, and the kernels held at their least price."""
+        self._unseen, self.pinned = unseen, pinned
+
+    @property
+    def unseen(self) -> KernelGuesses:
+        """Guesses of kernels that were never profiled."""
+        assert self._unseen is not None, "made by fit, like everything else"
+        return self._unseen
 
     @property
     def overhead_ms(self) -> float:
@@ -251,8 +279,10 @@ def _posterior(
     keys = sorted({key for network in networks for key in network.kernels})
     columns = {key: design.column(key, design.guesses.guess(key)) for key in keys}
     measured = _network_rows(design, networks, columns)
+    if like is None:
+        measured = _without_outliers(measured, design)
     candidates = _pinned_rows(design, columns)
-    pinned = np.array([like is not None and key in like._pinned for key in keys])
+    pinned = np.array([like is not None and key in like.pinned for key in keys])
     deviations = like.posterior.deviations if like else None
     for _ in range(_PINNINGS):
         both = _Rows(
@@ -287,6 +317,23 @@ def _network_rows(
     noise = np.array([network.relative_noise for network in networks])
     known = (noise * latency / base) ** 2 + own / base**2
     return _Rows(csr_array(rows * (1.0 / base)[:, None]), latency / base - 1.0, known)
+
+
+def _without_outliers(measured: _Rows, design: Design) -> _Rows:
+    """The rows, with the doubt that they deserve where all others say something else.
+
+    What shares a core with another process for as long as it is measured repeats itself perfectly at
+    twice its latency; nothing about the measurement alone tells.
+    """
+    variance = measured.variance
+    for _ in range(_DOUBTINGS):
+        posterior = solve(measured.rows, measured.residual, variance, design.groups())
+        residual, deviation = posterior.left_out()
+        far = np.abs(residual) > _OUTLYING * deviation
+        if not np.any(far):
+            break
+        variance = np.where(far, np.maximum(variance, residual**2), variance)
+    return _Rows(measured.rows, measured.residual, variance)
 
 
 def _pinned_rows(design: Design, columns: Mapping[str, Column]) -> _Rows:

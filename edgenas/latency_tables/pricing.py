@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from edgenas.latency_tables.catalogue import KernelCatalogue
 from edgenas.latency_tables.features import FEATURES
-from edgenas.latency_tables.kernels import footprint_bytes
 from edgenas.latency_tables.regression import Settings, ShapeRegressor
 
 Array = NDArray[np.float64]
@@ -43,13 +42,17 @@ class Guess(NamedTuple):
         return self.log_sd == 0.0
 
 
+def to_be_chosen(family: str) -> None:
+    """The settings of a family that nobody has chosen yet."""
+
+
 class KernelGuesses:
     """Guesses kernel times from what was profiled.
 
     Args:
         catalogue: all kernels that are asked for.
         profiled_ms: time in place by key.
-        like: other guesses whose regressors' settings are taken over, which saves choosing them.
+        settings: those of a family's regressor where they are known, which saves choosing them.
     """
 
     def __init__(
@@ -57,11 +60,11 @@ class KernelGuesses:
         catalogue: KernelCatalogue,
         profiled_ms: Mapping[str, float],
         *,
-        like: KernelGuesses | None = None,
+        settings: Callable[[str], Settings | None] = to_be_chosen,
     ) -> None:
         self._catalogue = catalogue
         self._profiled = dict(profiled_ms)
-        self._like = like
+        self._settings = settings
         self._samples: dict[str, list[str]] = defaultdict(list)
         for key in sorted(self._profiled):
             self._samples[catalogue.family(key)].append(key)
@@ -73,6 +76,11 @@ class KernelGuesses:
         self._guesses: dict[str, Guess] = {}
 
     @property
+    def profiled_ms(self) -> Mapping[str, float]:
+        """Time in place by key."""
+        return self._profiled
+
+    @property
     def families(self) -> tuple[str, ...]:
         """Families of which at least one kernel was profiled."""
         return tuple(self._samples)
@@ -80,7 +88,7 @@ class KernelGuesses:
     @property
     def ms_per_mb(self) -> float:
         """Profiled milliseconds a megabyte of all kernels' footprints: the scale of what memory costs."""
-        megabytes = sum(footprint_bytes(self._catalogue.spec(key)) for key in self._profiled) / 1e6
+        megabytes = sum(self._catalogue.facts(key).footprint_mb for key in self._profiled)
         return sum(self._profiled.values()) / megabytes if megabytes else 1.0
 
     @property
@@ -98,7 +106,7 @@ class KernelGuesses:
         family = self._catalogue.family(key)
         if family in self._samples:
             return family
-        kind = self._catalogue.spec(key).kind
+        kind = family.split("/")[0]
         same = [other for other in self._samples if other.split("/")[0] == kind]
         return max(same, key=lambda other: len(self._samples[other])) if same else None
 
@@ -109,31 +117,32 @@ class KernelGuesses:
         return self._guesses[key]
 
     def _guess(self, key: str) -> Guess:
-        family, features = self._family(key), self._catalogue.features(key)
+        family, facts = self._family(key), self._catalogue.facts(key)
         assert family is not None, "callers ask knows() first"
-        shape = (features - self._centres[family])[list(_SHAPE_TERMS)] / 4.0
+        shape = (facts.features - self._centres[family])[list(_SHAPE_TERMS)] / 4.0
         terms = (1.0, *shape.tolist())
-        megabytes = footprint_bytes(self._catalogue.spec(key)) / 1e6
         if key in self._profiled:
-            return Guess(self._profiled[key], 0.0, family, terms, megabytes)
-        work = self._catalogue.work(key)
-        mean, deviation = self._regressor(family).predict(features[None, :], work[None, :])
-        least = 1e-3 if family == self._catalogue.family(key) else _RELATED_LOG_SD
+            return Guess(self._profiled[key], 0.0, family, terms, facts.footprint_mb)
+        mean, deviation = self._regressor(family).predict(facts.features[None, :], facts.work[None, :])
+        least = 1e-3 if family == facts.family else _RELATED_LOG_SD
         log_sd = max(float(deviation[0]), least)
-        return Guess(math.exp(float(mean[0])), log_sd, family, terms, megabytes)
+        return Guess(math.exp(float(mean[0])), log_sd, family, terms, facts.footprint_mb)
+
+    def settings_of(self, family: str) -> Settings | None:
+        """Those of the family's regressor; None where nothing of it was profiled."""
+        return self._regressor(family).settings if family in self._samples else None
+
+    def settings_so_far(self) -> dict[str, Settings]:
+        """Of the families whose regressors were asked for."""
+        return {family: one.settings for family, one in self._regressors.items()}
 
     def _regressor(self, family: str) -> ShapeRegressor:
         if family not in self._regressors:
-            keys = self._samples[family]
-            features = np.array([self._catalogue.features(key) for key in keys])
-            work = np.array([self._catalogue.work(key) for key in keys])
-            times_ms = np.array([self._profiled[key] for key in keys])
+            known = [self._catalogue.facts(key) for key in self._samples[family]]
             self._regressors[family] = ShapeRegressor.fit(
-                features, work, times_ms, settings=self._settings(family)
+                np.array([one.features for one in known]),
+                np.array([one.work for one in known]),
+                np.array([self._profiled[key] for key in self._samples[family]]),
+                settings=self._settings(family),
             )
         return self._regressors[family]
-
-    def _settings(self, family: str) -> Settings | None:
-        if self._like is None or family not in self._like.families:
-            return None
-        return self._like._regressor(family).settings

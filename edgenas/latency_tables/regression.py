@@ -9,6 +9,7 @@ measurements are near.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,6 +25,7 @@ _LENGTHS = (1.0, 2.0, 4.0, 8.0)  # octaves over which the ratio changes
 _AMPLITUDES = (0.05, 0.2, 0.6, 1.2)
 _NOISES = (0.02, 0.06, 0.15)
 _MOST_SAMPLES = 500
+_OUTLYING = 5.0  # expected deviations from what all other samples say
 _SHARING, _REWEIGHTINGS = 0.01, 5
 
 
@@ -71,9 +73,12 @@ class ShapeRegressor:
             features, ratio = features[chosen], ratio[chosen]
         centre, level = features.mean(axis=0), float(np.median(ratio))
         samples, target = features - centre, ratio - level
-        choices = [settings] if settings else itertools.product(_LENGTHS, _AMPLITUDES, _NOISES)
-        fits = [_solve(samples, target, *choice) for choice in choices]
-        best = max(fits, key=lambda fit: fit.density)
+        choices = [settings] if settings else list(itertools.product(_LENGTHS, _AMPLITUDES, _NOISES))
+        best = _best(samples, target, choices)
+        ordinary = np.abs(best.left_out) <= _OUTLYING
+        if not np.all(ordinary):  # timed while the device was disturbed
+            samples, target = samples[ordinary], target[ordinary]
+            best = _best(samples, target, choices)
         return cls(
             prices_ms, centre, level, samples, best.weights, best.inverse, best.length, best.amplitude,
             best.noise, floor,
@@ -98,12 +103,20 @@ class ShapeRegressor:
 
 @dataclass(frozen=True)
 class _Fit:
+    """``left_out`` (N,) are deviations of samples from what all others say, in expected ones."""
+
     weights: Array
     inverse: Array
+    left_out: Array
     density: float
     length: float
     amplitude: float
     noise: float
+
+
+def _best(samples: Array, target: Array, choices: Sequence[Settings]) -> _Fit:
+    fits = (_solve(samples, target, *choice) for choice in choices)
+    return max(fits, key=lambda fit: fit.density)
 
 
 def _solve(samples: Array, target: Array, length: float, amplitude: float, noise: float) -> _Fit:
@@ -114,7 +127,7 @@ def _solve(samples: Array, target: Array, length: float, amplitude: float, noise
     variance = 1.0 / np.diag(inverse)
     residual = weights * variance
     density = float(-0.5 * np.sum(np.log(variance) + residual**2 / variance))
-    return _Fit(weights, inverse, density, length, amplitude, noise)
+    return _Fit(weights, inverse, residual / np.sqrt(variance), density, length, amplitude, noise)
 
 
 def _covariance(left: Array, right: Array, length: float, amplitude: float) -> Array:

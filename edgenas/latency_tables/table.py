@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -207,6 +207,10 @@ class LatencyTable:
             return connection.total_changes - before
 
     # --- reading ---------------------------------------------------------------------------------
+
+    def raw_rows(self, query: str, arguments: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        """Rows as they are stored, unchecked."""
+        return self._database.raw_rows(query, arguments)
 
     def environments(self) -> list[EnvironmentRow]:
         """Every state the device was measured in, the latest last."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgenas.errors import EdgeNASError
+from edgenas.latency_tables.saved_predictor import predictors_folder
 from edgenas.progress import say
 from edgenas.records import CleanItem, CleanResult
 from edgenas.workspace import Workspace, cache_folder
@@ -20,7 +21,7 @@ _CACHED = ("content", "tmp")  # of the agent on this machine; models are shipped
 def clean(
     *, yes: bool = False, older_than_s: float = OLD_S, workspace: Workspace | None = None
 ) -> CleanResult:
-    """What the agent on this machine cached, and runs in which nothing changed for a long time.
+    """What the agent on this machine cached, fitted predictors, and runs that have long been left alone.
 
     Tables, profiles, data sets and virtual boards stay. A run goes whole, with its bundle.
 
@@ -47,6 +48,8 @@ def _caches() -> Iterator[CleanItem]:
         folder = cache_folder() / "agent" / name
         if folder.is_dir() and any(folder.iterdir()):
             yield _item("cache", folder)
+    if predictors_folder().is_dir():
+        yield _item("cache", predictors_folder())
 
 
 def _old_runs(runs: Path, older_than_s: float) -> Iterator[CleanItem]:

@@ -17,7 +17,7 @@ from edgenas.device_profiles import load_profile
 from edgenas.errors import TableError, UnknownKernelsError
 from edgenas.latency_tables.exchange import open_copy
 from edgenas.latency_tables.kernels import spec_of
-from edgenas.latency_tables.predictor import LatencyPredictor
+from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.measuring import connect
 from edgenas.pipeline.ab_test import ship_model
 from edgenas.pipeline.baseline import Baseline, BaselineModel
@@ -55,7 +55,7 @@ class PredictedLatency(LatencySource):
         if environment is None:
             raise TableError(f"{path} is empty", hint="edgenas profile fills a table")
         self._environment = environment
-        self.predictor = LatencyPredictor.fit(table, threads=threads)
+        self.predictor = fitted(table, threads=threads)
         self.device, self.runtime = self.predictor.device, self.predictor.runtime
         self.threads = self.predictor.threads
         self.agent = stack.enter_context(connect(load_profile(HOSTS[environment.runtime], workspace)))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgenas.errors import TableError
 from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.latency_tables.observations import observe
-from edgenas.latency_tables.predictor import LatencyPredictor
+from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.pipeline.few_shot import Neighbours, transferred_space
 from edgenas.records import TransferSummary
@@ -75,6 +75,6 @@ def compiled_latency(
         transferred = transferred_space(space, observations, Neighbours.of(table, observations, workspace))
         if transferred is not None and transferred.transfer.used:
             return transferred
-        compiled = CompiledSpace.compile(space, table, LatencyPredictor.fit(table, threads=threads))
+        compiled = CompiledSpace.compile(space, table, fitted(table, threads=threads))
         compiled.transfer = transferred.transfer if transferred is not None else None
         return compiled

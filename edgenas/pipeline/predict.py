@@ -23,6 +23,7 @@ from edgenas.latency_tables.kernels import KernelSpec, spec_of
 from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.rows import NetworkRow
+from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
 from edgenas.pipeline.few_shot import Neighbours, transferred_model
@@ -75,7 +76,7 @@ def _predicted(path: Path, device: str | None, threads: int | None, workspace: W
     refuse_foreign_table(device, workspace)
     profile = load_profile(device, workspace)
     with LatencyTable.open(workspace.table_path(device)) as table:
-        predictor = LatencyPredictor.fit(table, threads=threads)
+        predictor = fitted(table, threads=threads)
         source = _StructureSource(table, predictor, profile, workspace)
         trace, structure = source.kernels(loaded, path.name)
         precision = precision_of(loaded)

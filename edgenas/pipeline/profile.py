@@ -22,6 +22,7 @@ from edgenas.latency_tables.evaluation import error_of, held_out_error, noise_fl
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.rows import decided
+from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
 from edgenas.pipeline.few_shot import Neighbours, most_telling, transferred_space
@@ -329,7 +330,7 @@ def _result(
 ) -> ProfileResult:
     table, agent = measuring.table, measuring.agent
     observations = observe(table, threads=measuring.threads, fingerprint=measuring.fingerprint)
-    predictor = LatencyPredictor.fit_to(observations, observations.with_role("fit"))
+    predictor = fitted(table, threads=measuring.threads, fingerprint=measuring.fingerprint)
     cells = list(dict.fromkeys(network.cell for network in plan))
     spaces = {network.space: network.origin for network in plan if isinstance(network, SpaceNetwork)}
     planned = {network.cell for network in plan}

@@ -34,6 +34,7 @@ _JUDGING_EVERY = 9  # of the networks like published ones, which are dear
 _OPSET, _IR_VERSION = 17, 8
 _KERNEL_NETWORKS = {"fp32": 132, "int8": 110}
 _FAMILIES_FIRST = 22  # random kernel networks of each precision that are measured before anything else
+_SHARE_OF_SPACES = 0.4  # of their own plans, in a default profile
 _LAPS = 4  # networks like each published architecture, the first of them at its own width
 KERNELS = "kernels"  # what the networks over common kernel families are called instead of a space
 
@@ -216,7 +217,10 @@ def plan_kernels(precisions: Sequence[Precision], target: Target, *, seed: int) 
 def plan_by_default(
     kernels: Sequence[PlannedNetwork], spaces: Sequence[Sequence[PlannedNetwork]]
 ) -> list[PlannedNetwork]:
-    """First every operator and one network like each architecture, then everything else in proportion."""
+    """First every operator and one network like each architecture, then everything else in proportion.
+
+    Of each space only as much as serves well; ``--space`` goes into depth.
+    """
     lap = len(FAMILIES)
     first = 1 + max(
         position
@@ -224,7 +228,8 @@ def plan_by_default(
         if isinstance(network, TourNetwork)
         or (isinstance(network, ArchitectureNetwork) and network.index < lap)
     )
-    return [*kernels[:first], *interleaved([kernels[first:], *spaces])]
+    parts = [plan[: round(_SHARE_OF_SPACES * len(plan))] for plan in spaces]
+    return [*kernels[:first], *interleaved([kernels[first:], *parts])]
 
 
 def _architectures(precision: Precision, target: Target, seed: int) -> list[PlannedNetwork]:
