@@ -30,6 +30,7 @@ class Channel:
 
     def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
         self._reader, self._writer = reader, writer
+        # Held while a line is written and while it changes which request is served.
         self._lock = threading.Lock()
         self._requests: "queue.Queue[bytes]" = queue.Queue(maxsize=2)
         self._current: Optional[int] = None
@@ -45,11 +46,13 @@ class Channel:
 
     def begin(self, request_id: int) -> None:
         """From now on events and the reply belong to this request."""
-        self._current = request_id
+        with self._lock:
+            self._current = request_id
 
     def event(self, name: str, **data: Any) -> None:
         """Tells the host something while the request goes on."""
-        self._send({"id": self._current, "kind": "event", "name": name, "data": data})
+        with self._lock:
+            self._write({"id": self._current, "kind": "event", "name": name, "data": data})
 
     def result(self, data: Any) -> None:
         """Ends the request with its result."""
@@ -61,17 +64,18 @@ class Channel:
 
     def greet(self, greeting: Dict[str, Any]) -> None:
         """The first line; the host skips whatever a login shell printed before it."""
-        self._send(greeting)
+        with self._lock:
+            self._write(greeting)
 
     def _finish(self, kind: str, data: Any) -> None:
-        current, self._current = self._current, None
-        self._send({"id": current or 0, "kind": kind, "name": "", "data": data})
-
-    def _send(self, message: Dict[str, Any]) -> None:
-        line = json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         with self._lock:
-            self._writer.write(line)
-            self._writer.flush()
+            current, self._current = self._current, None
+            self._write({"id": current or 0, "kind": kind, "name": "", "data": data})
+
+    def _write(self, message: Dict[str, Any]) -> None:
+        line = json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        self._writer.write(line)
+        self._writer.flush()
 
     def _read(self) -> None:
         while True:
@@ -83,8 +87,9 @@ class Channel:
     def _beat(self) -> None:
         silence = threading.Event()
         while not silence.wait(HEARTBEAT_S):
-            if self._current is not None:
-                self.event("alive")
+            with self._lock:
+                if self._current is not None:
+                    self._write({"id": self._current, "kind": "event", "name": "alive", "data": {}})
 
 
 def protected_pipes() -> Tuple[BinaryIO, BinaryIO]:
