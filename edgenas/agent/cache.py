@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
+import contextlib
+import itertools
 import os
 import re
 import shutil
+import uuid
 from pathlib import Path
-from typing import Iterable, Iterator, List, Tuple
+from typing import Dict, Iterable, Iterator, List, Tuple
 
 from .failures import AgentError
+from .part import Part
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_KEPT = re.compile(r"[0-9a-f]{64}((\.[0-9a-f]{32})?\.part)?")
 _RESERVE_BYTES = 64 << 20
 
 
@@ -28,6 +32,7 @@ class ContentCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
+        self._parts: Dict[str, Part] = {}
 
     def path(self, content: str) -> Path:
         """The file with this hash, marked as used.
@@ -43,7 +48,7 @@ class ContentCache:
         return path
 
     def sizes(self, contents: Iterable[str]) -> List[Tuple[bool, int]]:
-        """For each hash whether it is complete, and how many bytes of it are here."""
+        """For each hash whether it is complete, and how many bytes of it are here to go on from."""
         return [self._size(_checked(content)) for content in contents]
 
     def append(self, content: str, offset: int, data: str, *, last: bool) -> None:
@@ -53,37 +58,54 @@ class ContentCache:
             AgentError: the piece does not follow the one before, the disk is full, or what
                 arrived is not what was announced.
         """
-        part = self._folder / (_checked(content) + ".part")
+        _checked(content)
         try:
             piece = base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError) as error:
             raise AgentError("request", f"a piece of {content} is not base64: {error}") from error
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._make_room(offset + len(piece))
-        with part.open("r+b" if offset else "wb") as file:
-            if file.seek(0, os.SEEK_END) != offset:
-                raise AgentError("request", f"piece at {offset} of {content} does not follow the last one")
-            file.write(piece)
+        try:
+            self._write(content, offset, piece)
+        except OSError as error:
+            raise AgentError("device", f"{self._folder} cannot be written: {error.strerror}") from error
         if last:
-            self._complete(content, part)
+            self._complete(content)
 
-    def _complete(self, content: str, part: Path) -> None:
-        digest = hashlib.sha256()
-        with part.open("rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-        if digest.hexdigest() != content:
-            part.unlink()
-            raise AgentError("device", f"{content} arrived damaged: its hash is {digest.hexdigest()}")
-        os.replace(part, self._folder / content)
+    def _write(self, content: str, offset: int, piece: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_room(len(piece))
+        part = self._part(content)
+        if offset == 0:
+            part.clear()
+        if part.size() != offset:
+            raise AgentError("request", f"piece at {offset} of {content} does not follow the last one")
+        part.append(piece)
+
+    def _part(self, content: str) -> Part:
+        """What this process writes to: the common part, or while another fills that, one of its own."""
+        if content not in self._parts:
+            own = (f"{content}.{uuid.uuid4().hex}.part" for _ in itertools.count())
+            names = itertools.chain([f"{content}.part"], own)
+            tried = (Part.locked(self._folder / name) for name in names)
+            self._parts[content] = next(part for part in tried if part is not None)
+        return self._parts[content]
+
+    def _complete(self, content: str) -> None:
+        with contextlib.closing(self._parts.pop(content)) as part:
+            digest = part.sha256()
+            if digest != content:
+                part.path.unlink()
+                raise AgentError("device", f"{content} arrived damaged: its hash is {digest}")
+            os.replace(part.path, self._folder / content)
 
     def _size(self, content: str) -> Tuple[bool, int]:
-        for path, complete in ((self._folder / content, True), (self._folder / (content + ".part"), False)):
-            try:
-                return complete, path.stat().st_size
-            except FileNotFoundError:
-                continue
-        return False, 0
+        with contextlib.suppress(FileNotFoundError):
+            return True, (self._folder / content).stat().st_size
+        common = self._folder / f"{content}.part"
+        if content not in self._parts and common.exists():
+            part = Part.locked(common)
+            if part is not None:  # from here on nobody else goes on with it or removes it
+                self._parts[content] = part
+        return False, self._parts[content].size() if content in self._parts else 0
 
     def _make_room(self, needed: int) -> None:
         """Removes what was used least recently; agents beside this one may do the same at any moment."""
@@ -91,17 +113,16 @@ class ContentCache:
         total = sum(size for _, size, _ in kept)
         while kept and (total + needed > self._limit_bytes or self._free() < needed + _RESERVE_BYTES):
             _, size, oldest = kept.pop(0)
-            total -= size
-            oldest.unlink(missing_ok=True)
+            total -= size if _removed(oldest) else 0
         if self._free() < _RESERVE_BYTES:
             raise AgentError(
                 "device", f"the disk is full: {self._free() >> 20} MiB are free where {self._folder} is"
             )
 
     def _kept(self) -> Iterator[Tuple[float, int, Path]]:
-        """Last use, size and path of every complete file."""
+        """Last use, size and path of every file, complete or not."""
         for path in self._folder.iterdir():
-            if _HASH.fullmatch(path.name):
+            if _KEPT.fullmatch(path.name):
                 try:
                     found = path.stat()
                 except FileNotFoundError:
@@ -110,6 +131,19 @@ class ContentCache:
 
     def _free(self) -> int:
         return shutil.disk_usage(self._folder).free
+
+
+def _removed(path: Path) -> bool:
+    """Removes a file, unless it is a part that is being filled."""
+    if path.suffix == ".part":
+        part = Part.locked(path)
+        if part is None:
+            return False
+        with contextlib.closing(part):
+            path.unlink()
+    else:
+        path.unlink(missing_ok=True)
+    return True
 
 
 def _checked(content: str) -> str:
