@@ -54,7 +54,8 @@ def _cell(value: object) -> str:
 class Environment(Record):
     """Where a measurement was made, as the agent read it on the device.
 
-    ``throttled`` is None where the device does not tell. ``supported_ir_version`` and
+    ``throttled``, ``under_voltage`` and whether either happened ``_before``, since the device was
+    started, are None where it does not tell. ``supported_ir_version`` and
     ``supported_opset`` are what its runtime accepts at most, ``float_type`` is what it computes float
     models in.
     """
@@ -76,6 +77,9 @@ class Environment(Record):
     frequency_mhz: float | None = None
     temperature_c: float | None = None
     throttled: bool | None = None
+    under_voltage: bool | None = None
+    throttled_before: bool | None = None
+    under_voltage_before: bool | None = None
     load_1m: float | None = None
     free_memory_bytes: int | None = None
     unix_time_s: float | None = None

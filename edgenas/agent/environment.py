@@ -16,10 +16,11 @@ from .cpu import describe_cpu, output_of, text_of
 # Written into the image of a virtual board, whose clock counts instructions.
 VIRTUAL_CLOCK_MARK = "/etc/edgenas-virtual-clock"
 
-# Bits 0 to 3 of the Raspberry Pi firmware's answer are what holds now: under-voltage, frequency
-# capped, throttled, soft temperature limit.
+# The Raspberry Pi firmware's answer: bit 0 is under-voltage, bits 1 to 3 are a capped frequency,
+# throttling and the soft temperature limit. They hold now; the same sixteen bits higher are what has
+# happened since the device was started.
 # Source: raspberrypi/documentation, "vcgencmd get_throttled".
-_THROTTLED_NOW = 0xF
+_UNDER_VOLTAGE, _THROTTLED, _SINCE_START = 0x1, 0xE, 16
 
 
 def read_environment(backend: Backend) -> Dict[str, Any]:
@@ -43,7 +44,7 @@ def read_environment(backend: Backend) -> Dict[str, Any]:
         "governor": text_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
         "frequency_mhz": frequency_mhz(),
         "temperature_c": temperature_c(),
-        "throttled": throttled(),
+        **power_flags(),
         "load_1m": os.getloadavg()[0],
         "free_memory_bytes": free_memory_bytes(),
         "unix_time_s": time.time(),
@@ -79,14 +80,24 @@ def temperature_c() -> Optional[float]:
     return max(readings) if readings else None
 
 
-def throttled() -> Optional[bool]:
-    """Whether a Raspberry Pi's firmware slows the processor right now; None on other devices."""
+def power_flags() -> Dict[str, Optional[bool]]:
+    """What a Raspberry Pi's firmware says of clock and supply; all None on other devices."""
     text = text_of("/sys/devices/platform/soc/soc:firmware/get_throttled")
     if not text and os.path.exists("/proc/device-tree/model"):
         text = output_of("vcgencmd", "get_throttled").partition("=")[2]
-    if not re.fullmatch(r"(0x)?[0-9a-fA-F]+", text):
-        return None
-    return bool(int(text, 16) & _THROTTLED_NOW)
+    return read_power_flags(text)
+
+
+def read_power_flags(text: str) -> Dict[str, Optional[bool]]:
+    """The firmware's answer, a hexadecimal number, as fields of the ``Environment``."""
+    bits = int(text, 16) if re.fullmatch(r"(0x)?[0-9a-fA-F]+", text) else None
+    masks = {
+        "throttled": _THROTTLED,
+        "under_voltage": _UNDER_VOLTAGE,
+        "throttled_before": _THROTTLED << _SINCE_START,
+        "under_voltage_before": _UNDER_VOLTAGE << _SINCE_START,
+    }
+    return {name: None if bits is None else bool(bits & mask) for name, mask in masks.items()}
 
 
 def free_memory_bytes() -> Optional[int]:

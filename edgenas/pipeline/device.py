@@ -137,6 +137,7 @@ def _moving_findings(environment: Environment, profile: DeviceProfile) -> tuple[
         _frequency(environment),
         _temperature(environment, profile.temperature_limit_c),
         _throttling(environment),
+        _under_voltage(environment),
         _free_memory(environment),
         _load(environment),
         _date(environment),
@@ -181,14 +182,36 @@ def _temperature(environment: Environment, limit_c: float | None) -> DeviceFindi
 
 
 def _throttling(environment: Environment) -> DeviceFinding:
-    if environment.throttled is None:
-        return _unknown("throttling")
-    return DeviceFinding(
-        name="throttling",
-        value="slowed down now" if environment.throttled else "none",
-        verdict="problem" if environment.throttled else "ok",
-        advice="check power supply and cooling: vcgencmd get_throttled" if environment.throttled else "",
+    return _flag(
+        "throttling",
+        "slowed down",
+        environment.throttled,
+        environment.throttled_before,
+        advice="cool it, and check its power supply: vcgencmd get_throttled",
     )
+
+
+def _under_voltage(environment: Environment) -> DeviceFinding:
+    return _flag(
+        "under-voltage",
+        "too little voltage",
+        environment.under_voltage,
+        environment.under_voltage_before,
+        advice="a stronger power supply or a shorter cable: vcgencmd get_throttled",
+    )
+
+
+def _flag(name: str, what: str, now: bool | None, before: bool | None, *, advice: str) -> DeviceFinding:
+    """A flag of the firmware: a problem while it holds, a warning once it did since the start."""
+    if now is None:
+        return _unknown(name)
+    if now:
+        return DeviceFinding(name=name, value=f"{what} now", verdict="problem", advice=advice)
+    if before:
+        return DeviceFinding(
+            name=name, value=f"{what} since it was started, not now", verdict="warning", advice=advice
+        )
+    return DeviceFinding(name=name, value="none", verdict="ok")
 
 
 def _free_memory(environment: Environment) -> DeviceFinding:
