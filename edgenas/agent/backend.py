@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .failures import AgentError
+from .versions import newest_accepted
 
 Array = npt.NDArray[Any]
 Feed = Dict[str, Array]
@@ -61,9 +63,14 @@ class Backend(ABC):
     def version(self) -> str:
         """The runtime's version."""
 
-    @abstractmethod
+    @functools.cached_property
     def supported(self) -> Tuple[int, int]:
-        """The highest ONNX IR version and opset that the runtime loads, found by trying."""
+        """The highest ONNX IR version and opset that the runtime loads, found by trying once."""
+        return newest_accepted(self._accepts)
+
+    @abstractmethod
+    def _accepts(self, model: bytes) -> bool:
+        """Whether the runtime loads a model."""
 
     @abstractmethod
     def load(self, model: Path, threads: int, *, optimized: bool = True) -> Session:

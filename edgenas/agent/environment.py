@@ -26,7 +26,7 @@ _UNDER_VOLTAGE, _THROTTLED, _SINCE_START = 0x1, 0xE, 16
 def read_environment(backend: Backend) -> Dict[str, Any]:
     """The ``Environment`` record of this device and this runtime."""
     name, features = describe_cpu()
-    ir_version, opset = backend.supported()
+    ir_version, opset = backend.supported
     return {
         "architecture": platform.machine(),
         "cpu_model": name,

@@ -14,7 +14,6 @@ from .backend import Backend, Feed, Port, Session, Trace, random_feed
 from .failures import AgentError, reported_as
 from .onnx_wire import read_graph
 from .onnxruntime_trace import ProfiledRun, runs_of, traced_kernels
-from .versions import newest_accepted
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _TRACE_WARMUP = 3
@@ -53,9 +52,6 @@ class OnnxRuntimeBackend(Backend):
 
     def version(self) -> str:
         return str(self._ort.__version__)
-
-    def supported(self) -> Tuple[int, int]:
-        return newest_accepted(self._accepts)
 
     def load(self, model: Path, threads: int, *, optimized: bool = True) -> Session:
         options = self._options(threads)

@@ -11,7 +11,6 @@ import numpy as np
 from .backend import Backend, Feed, Port, Session, Trace, random_feed
 from .failures import AgentError, reported_as
 from .openvino_trace import RunningCounters, traced_kernels
-from .versions import newest_accepted
 
 # The plugin's counters are means since it compiled the model, which one disturbed moment spoils; where
 # the runs took much longer than the fastest of them, another compiled copy is asked.
@@ -46,9 +45,6 @@ class OpenVinoBackend(Backend):
 
     def version(self) -> str:
         return str(self._openvino.__version__).split("-", 1)[0]
-
-    def supported(self) -> Tuple[int, int]:
-        return newest_accepted(self._accepts)
 
     def load(self, model: Path, threads: int, *, optimized: bool = True) -> Session:
         if not optimized:
