@@ -43,15 +43,15 @@ def characterise(
 
 
 def _timed_parts(run: Callable[[], None], runs: int, cool: Callable[[], None]) -> List[List[float]]:
-    """Latencies in ms, in parts. A disturbed part is timed once more, and its better half kept."""
+    """Latencies in ms, in parts. A disturbed part is timed once more; all its runs count."""
     size, disturbance = max(1, -(-runs // ROUNDS)), Disturbance()
     parts: List[List[float]] = []
-    while sum(map(len, parts)) < runs:
+    while size * len(parts) < runs:
         cool()
         disturbance.begin()
         part = _timed(run, size)
         if disturbance.disturbed():
-            part = min(part, _timed(run, size), key=min)
+            part += _timed(run, size)
         parts.append(part)
     return parts
 
