@@ -110,8 +110,9 @@ class UnknownKernelsError(TableError):
     def __init__(self, kernels: Sequence[str], *, device: str, hint: str = "") -> None:
         self.kernels = tuple(kernels)
         named = ", ".join(self.kernels[:8]) + (", ..." if len(self.kernels) > 8 else "")
+        count = f"{len(self.kernels)} kernel{'s' if len(self.kernels) > 1 else ''}"
         super().__init__(
-            f"the table of '{device}' knows nothing about {len(self.kernels)} kernels: {named}",
+            f"the table of '{device}' knows nothing about {count}: {named}",
             hint=hint or f"measure them: edgenas profile --device {device} --model MODEL.onnx",
         )
 

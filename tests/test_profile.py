@@ -17,12 +17,13 @@ import onnx
 import pytest
 
 from edgenas.device_profiles import load_profile
-from edgenas.errors import ModelError, TableError, UsageError
+from edgenas.errors import ModelError, TableError, UnknownKernelsError, UsageError
 from edgenas.latency_tables.integrity import verify
 from edgenas.latency_tables.operator_tour import STOPS
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
 from edgenas.pipeline import profile_plan
+from edgenas.pipeline.predict import predict
 from edgenas.pipeline.profile import Measuring, profile
 from edgenas.pipeline.profile_plan import (
     Target,
@@ -41,6 +42,7 @@ CODE = """
 import sys
 from edgenas.latency_tables.operator_tour import STOPS
 from edgenas.pipeline import profile_plan
+from edgenas.pipeline.predict import predict
 from edgenas.pipeline.profile import Measuring, profile
 from edgenas.workspace import Workspace
 profile_plan._PICKED = profile_plan._FITTED = {"fp32": 12, "int8": 12}
@@ -192,6 +194,22 @@ def test_profile_measures_once_and_says_what_it_found(tmp_path: Path, small_plan
     assert (again.measured_networks, again.reused_networks) == (0, 16)
     assert set(rows(workspace).values()) == {1}
     assert verify(workspace.table_path("local"), device="local").intact
+
+
+def test_a_model_that_could_not_be_predicted_can_after_its_profile(tmp_path: Path, small_plans: None) -> None:
+    workspace = Workspace(tmp_path)
+    profile(device="local", space=("mobilenetv3-demo",), precision=("fp32",), threads=1, workspace=workspace)
+    values = [onnx.helper.make_tensor_value_info(name, 1, [1, 8, 16, 16]) for name in ("input", "output")]
+    node = onnx.helper.make_node("LRN", ["input"], ["output"], size=3)
+    graph = onnx.helper.make_graph([node], "odd", values[:1], values[1:])
+    path = tmp_path / "odd.onnx"
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    with pytest.raises(UnknownKernelsError, match="1 kernel: LRN") as raised:
+        predict(path, device="local", workspace=workspace)
+    assert raised.value.hint.endswith(f"edgenas profile --device local --model {path}")
+    profile(device="local", model=(path,), threads=1, workspace=workspace)
+    assert predict(path, device="local", workspace=workspace).interpolated_share == 0
 
 
 def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:

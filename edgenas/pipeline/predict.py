@@ -16,7 +16,7 @@ import onnx
 from msgspec.structs import replace
 
 from edgenas.device_profiles import DeviceProfile, load_profile
-from edgenas.errors import DeviceError, DeviceUnreachableError
+from edgenas.errors import DeviceError, DeviceUnreachableError, UnknownKernelsError
 from edgenas.files import write_atomically
 from edgenas.latency_tables.donors import Donor
 from edgenas.latency_tables.kernels import KernelSpec, spec_of
@@ -63,16 +63,21 @@ def predict(
         UnknownKernelsError: the model has kernels that nothing in the table can price.
         UsageError: ``html`` is asked for without the packages of the extra ``report``.
     """
-    found = _predicted(Path(model), device, threads, workspace or Workspace())
+    workspace = workspace or Workspace()
+    device = workspace.device_or_default(device)
+    try:
+        found = _predicted(Path(model), device, threads, workspace)
+    except UnknownKernelsError as error:
+        hint = f"measure them: edgenas profile --device {device} --model {model}"
+        raise UnknownKernelsError(error.kernels, device=device, hint=hint) from error
     if html is not None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_atomically(Path(html), render_prediction(found, created_at=now))
     return found
 
 
-def _predicted(path: Path, device: str | None, threads: int | None, workspace: Workspace) -> Prediction:
+def _predicted(path: Path, device: str, threads: int | None, workspace: Workspace) -> Prediction:
     loaded = with_batch_one(read_model(path), path)
-    device = workspace.device_or_default(device)
     refuse_foreign_table(device, workspace)
     profile = load_profile(device, workspace)
     with LatencyTable.open(workspace.table_path(device)) as table:

@@ -167,7 +167,7 @@ class Measuring:
     device_seconds: float = 0.0
     _sha_by_recipe: dict[str, str] = field(default_factory=dict)
     _passes: set[tuple[str, int]] = field(default_factory=set)
-    _traced: set[str] = field(default_factory=set)
+    _trace_runs_of: dict[str, int] = field(default_factory=dict)
     _failed: set[str] = field(default_factory=set)
     _latency_ms: dict[tuple[str, int], float] = field(default_factory=dict)
 
@@ -226,7 +226,8 @@ class Measuring:
         for row in decided(self.table.latencies(fingerprint=self.fingerprint, threads=self.threads)):
             self._note(row.measured(), row.pass_number)
         traces = self.table.traces(fingerprint=self.fingerprint, threads=self.threads)
-        self._traced = {row.model_sha256 for row in traces}
+        for trace in sorted(traces, key=lambda trace: trace.runs):
+            self._trace_runs_of[trace.model_sha256] = trace.runs
 
     def _known(self, plan: Sequence[PlannedNetwork]) -> list[str]:
         """The models of those networks of the plan that the table has seen."""
@@ -265,11 +266,15 @@ class Measuring:
 
     def _is_due(self, network: PlannedNetwork, number: int) -> bool:
         sha = self._sha_by_recipe.get(network.recipe())
-        return sha is None or (sha, number) not in self._passes or self._lacks_trace(sha)
+        return sha is None or (sha, number) not in self._passes or self._lacks_trace(sha, network)
 
-    def _lacks_trace(self, sha: str) -> bool:
-        """Whether to trace a model; one that cannot be run would only fail again."""
-        return sha not in self._traced and not self._has_failed(sha)
+    def _lacks_trace(self, sha: str, network: PlannedNetwork) -> bool:
+        """Whether to trace a model; one that cannot be run would only fail again.
+
+        A single run, such as a prediction's, tells a model's structure and no times.
+        """
+        needed = 1 if network.role == "held-out" else 2
+        return self._trace_runs_of.get(sha, 0) < needed and not self._has_failed(sha)
 
     def _ready(self, due: Sequence[PlannedNetwork], folder: Path) -> dict[str, PlannedNetwork]:
         """The networks by the hash of their model, on the device; only what it lacks is built again."""
@@ -309,7 +314,7 @@ class Measuring:
 
     def _trace(self, sha: str, network: PlannedNetwork) -> None:
         """Times the kernels in place; of a held-out network only its structure is looked at."""
-        if not self._lacks_trace(sha):
+        if not self._lacks_trace(sha, network):
             return
         runs = 1 if network.role == "held-out" else self._trace_runs(sha)
         try:
@@ -318,7 +323,7 @@ class Measuring:
             warn(f"{network.name} cannot be traced: {error.reason or error.message}")
             return
         self.table.add_trace(trace, self.agent.environment)
-        self._traced.add(sha)
+        self._trace_runs_of[sha] = runs
 
 
 def _result(
