@@ -6,6 +6,7 @@ import contextlib
 import functools
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -159,6 +160,8 @@ def _parts(result: object) -> Iterator[Any]:
                 yield from _parts(record)
         elif result and isinstance(result[0], Record):
             yield records_table("", result)
+        elif not result:
+            yield "none yet"
         else:
             yield from (str(item) for item in result)
     else:
@@ -290,6 +293,7 @@ def _prediction(result: Prediction) -> Iterator[Any]:
             (one.layer, str(one.kernels), *_share_of(one.latency_ms, total))
             for one in _longest(layers, _MOST_LAYERS)
         ]
+        by_layer.append(("(a run besides its kernels)", "", *_share_of(result.overhead_ms, total)))
         headings = ("layer", "kernels", "latency", "share", "")
         yield table(f"{result.model} on {result.device}, by layer", headings, by_layer)
         yield from _left_out(len(layers), _MOST_LAYERS, "layers")
@@ -301,9 +305,10 @@ def _prediction(result: Prediction) -> Iterator[Any]:
     yield table(f"{result.model} on {result.device}, by kernel", columns, by_kernel)
     yield from _left_out(len(result.kernels), _MOST_KERNELS, "kernels")
     low, high = result.interval_ms
+    threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
     yield (
         f"predicted {ms(result.latency_ms)}, 90 % interval {ms(low)} to {ms(high)} "
-        f"({result.threads} threads, {result.runtime}); interpolated {percent(result.interpolated_share)}; "
+        f"({threads}, {result.runtime}); interpolated {percent(result.interpolated_share)}; "
         f"kernels read on the {result.structure}"
     )
     if result.transfer is not None:
@@ -395,9 +400,10 @@ def _genes(candidate: Candidate) -> str:
 
 
 def _search(result: SearchResult) -> Iterator[Any]:
-    def row(candidate: Candidate) -> list[str]:
+    def row(candidate: Candidate, most: int | None = None) -> list[str]:
         latency = ", ".join(_device_ms(result, *pair) for pair in candidate.latency_ms.items())
-        return [percent(candidate.accuracy), latency, candidate.latency_source, _genes(candidate)[:160]]
+        genes = textwrap.shorten(_genes(candidate), most or 10_000, placeholder=" ...")
+        return [percent(candidate.accuracy), latency, candidate.latency_source, genes]
 
     headings = (
         f"accuracy ({result.accuracy_source})",
@@ -405,7 +411,7 @@ def _search(result: SearchResult) -> Iterator[Any]:
         "latency is",
         "candidate",
     )
-    yield table(f"Pareto front of {result.space}", headings, [row(c) for c in result.front])
+    yield table(f"Pareto front of {result.space}", headings, [row(c, 160) for c in result.front])
     if result.best is not None:
         yield table("Best under the limit", headings, [row(result.best)])
         if result.best.hyperparameters:

@@ -15,7 +15,7 @@ from edgenas.errors import DataError
 
 DATA_HINT = (
     "give an image folder (a sub-folder per class), an .npz file with x_train and y_train, an IDX folder, "
-    f"or one of: {', '.join(sorted(NAMED))}"
+    f"a .tsv file of texts, or one of: {', '.join(sorted(NAMED))}"
 )
 
 
