@@ -43,7 +43,8 @@ def train(
     Args:
         space: the search space.
         data: labelled images or texts; their test part is not touched.
-        folder: where the checkpoint goes; ``runs/train-SPACE-DATA`` when omitted.
+        folder: where the checkpoint goes; ``runs/train-SPACE-DATA`` when omitted, with the limit and the
+            seed where they are given.
         epochs: how long to train, or
         cpu_seconds: how long in CPU time of all threads; 1,200 s when neither is given.
         latency_ms: a limit that the search will have.
@@ -73,8 +74,8 @@ def train(
     )
     source = load_source(data)
     searched = load_space(space, source)
-    default = workspace.runs / f"train-{searched.name}-{source.dataset.name}"
-    where = Path(folder) if folder is not None else default
+    default = _default_folder(searched.name, source.dataset.name, latency_ms, seed)
+    where = Path(folder) if folder is not None else workspace.runs / default
     pool = None
     if latency_ms is not None:
         named = workspace.device_or_default(device)
@@ -88,6 +89,12 @@ def train(
         searched, examples, folder=where, budget=budget, seed=seed, recipe=source.recipe, pool=pool
     )
     return result
+
+
+def _default_folder(space: str, data: str, latency_ms: float | None, seed: int) -> str:
+    """A name of its own for whatever would begin the training of another anew."""
+    parts = ("train", space, data, latency_ms and f"{latency_ms:g}ms", seed and f"seed{seed}")
+    return "-".join(part for part in parts if part)
 
 
 class _Pool(Record):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgenas.search_spaces.layer import parts_of, wire_shapes
-from edgenas.search_spaces.network import PlacedLayer
+from edgenas.search_spaces.network import PlacedLayer, part_bytes
 from edgenas.search_spaces.space import Genomes, SearchSpace
 
 Floats = npt.NDArray[np.float64]
@@ -39,9 +39,8 @@ def count_layer(placed: PlacedLayer) -> LayerCount:
     macs = parameters = weight_bytes = alive = 0
     for part in parts_of(layer):
         macs += part.macs(shapes[part.inputs[0]])
-        for kind, shape in part.weight_shapes().items():
-            parameters += math.prod(shape)
-            weight_bytes += math.prod(shape) * (width if kind == "weight" else 4)
+        parameters += sum(math.prod(shape) for shape in part.weight_shapes().values())
+        weight_bytes += part_bytes(layer, part)
         values = sum(math.prod(shapes[wire]) for wire in (*part.inputs, part.name))
         alive = max(alive, values * width)
     return LayerCount(macs, parameters, weight_bytes, alive)

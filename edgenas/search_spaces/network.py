@@ -12,7 +12,7 @@ from edgenas.records import Precision, Record
 from edgenas.search_spaces.encoder import Embedding
 from edgenas.search_spaces.layer import parts_of, wire_shapes
 from edgenas.search_spaces.layers import AnyLayer
-from edgenas.search_spaces.parts import AnyPart, Shape
+from edgenas.search_spaces.parts import AnyPart, Conv, Linear, Shape
 
 
 class PlacedLayer(Record, kw_only=True):
@@ -77,10 +77,18 @@ def parameters(network: Network) -> int:
 
 
 def weight_bytes(network: Network) -> int:
-    """Bytes of the shipped weights: one a weight of an int8 layer, four a bias or float weight."""
+    """Bytes of the shipped weights, see ``part_bytes``."""
+    return sum(part_bytes(layer, part) for layer, part, _ in _walk(network))
+
+
+def part_bytes(layer: AnyLayer, part: AnyPart) -> int:
+    """Bytes of a part's shipped weights: those that are multiplied have one each in an int8 layer.
+
+    Biases have four, as do vectors of tokens and the scales of normalizations, which stay float.
+    """
+    integers = layer.precision == "int8" and isinstance(part, Conv | Linear)
     return sum(
-        math.prod(shape) * (1 if layer.precision == "int8" and kind == "weight" else 4)
-        for layer, part, _ in _walk(network)
+        math.prod(shape) * (1 if integers and kind == "weight" else 4)
         for kind, shape in part.weight_shapes().items()
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,9 @@ from edgenas.search_spaces.parts import (
 
 BATCH_NORM_EPSILON = 1e-5
 EMBEDDING_DEVIATION = 0.1
+
+Weightless: TypeAlias = Activate | Add | Scale | GlobalPool | AveragePool | Zero | Attention
+"""The parts of a layer that have no weights."""
 
 
 class LayerModule(nn.Module):
@@ -82,22 +86,8 @@ class LayerModule(nn.Module):
                 norm = self.get_submodule(part.name)
                 assert isinstance(norm, nn.LayerNorm), "made with the part"
                 return normalized(inputs[0], norm.weight, norm.bias)
-            case Attention():
-                return attended(inputs[0], inputs[1], inputs[2], part.heads)
-            case Add():
-                return activate(inputs[0] + inputs[1], part.activation)
-            case Activate():
-                return activate(inputs[0], part.activation)
-            case Scale():
-                return inputs[0] * inputs[1]
-            case GlobalPool():
-                return inputs[0].mean((2, 3), keepdim=True)
-            case Zero():
-                return inputs[0] * 0.0
-            case AveragePool():
-                return F.avg_pool2d(
-                    inputs[0], part.kernel, part.stride, padding(part), count_include_pad=False
-                )
+            case _:
+                return combine(part, inputs)
 
     def _convolve(self, part: Conv, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.get_submodule(part.name)(inputs)
@@ -157,6 +147,25 @@ def fold(
                 for kind in part.weight_shapes():
                     folded[f"{key}.{kind}"] = np.asarray(state[f"{key}.{kind}"], np.float32)
     return folded
+
+
+def combine(part: Weightless, inputs: Sequence[Tensor]) -> Tensor:
+    """The output of ``part`` for its inputs (N, C, H, W) in order."""
+    match part:
+        case Activate():
+            return activate(inputs[0], part.activation)
+        case Add():
+            return activate(inputs[0] + inputs[1], part.activation)
+        case Scale():
+            return inputs[0] * inputs[1]
+        case GlobalPool():
+            return inputs[0].mean((2, 3), keepdim=True)
+        case Attention():
+            return attended(inputs[0], inputs[1], inputs[2], part.heads)
+        case Zero():
+            return torch.zeros_like(inputs[0])
+        case AveragePool():
+            return F.avg_pool2d(inputs[0], part.kernel, part.stride, padding(part), count_include_pad=False)
 
 
 def activate(values: Tensor, activation: Activation) -> Tensor:

@@ -18,8 +18,7 @@ from edgenas.search_spaces.layer import parts_of
 from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.network import Network
 from edgenas.search_spaces.parts import INPUT, AnyPart, Conv, Embed, LayerNorm, Linear, padding
-from edgenas.search_spaces.torch_builder import activate, embedded, normalized
-from edgenas.training.wires import combine
+from edgenas.search_spaces.torch_builder import activate, combine, embedded, normalized
 
 _SEPARATE_ACTIVATIONS = ("hardswish", "hardsigmoid")
 

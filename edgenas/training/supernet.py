@@ -16,7 +16,7 @@ from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.network import Network
 from edgenas.search_spaces.parts import INPUT, AnyPart, Conv, Embed, LayerNorm, Linear, WeightedPart
 from edgenas.search_spaces.space import Genomes, SearchSpace
-from edgenas.search_spaces.torch_builder import activate, build_torch, embedded, fold, normalized
+from edgenas.search_spaces.torch_builder import activate, build_torch, combine, embedded, fold, normalized
 from edgenas.training.compression import Slices, layer_slices, uncompressed
 from edgenas.training.elastic import (
     BatchMoments,
@@ -29,7 +29,6 @@ from edgenas.training.elastic import (
     convolve,
 )
 from edgenas.training.folded import FoldedNetwork
-from edgenas.training.wires import combine
 
 Shared: TypeAlias = SharedConv | SharedLinear | SharedEmbed | SharedNorm
 
