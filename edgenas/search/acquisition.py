@@ -1,83 +1,124 @@
-"""Which of many predicted candidates are worth a dear evaluation: a diverse batch of promising ones."""
+"""Which of many predicted candidates are worth a dear evaluation: expected hypervolume improvement.
+
+One objective is predicted with its uncertainty, the others are known (or hoped for). For every place
+in the box of the others there is a best value of the predicted one so far; a candidate that is at
+least as good as the place in the others is expected to lower it by so much. The improvement is the
+mean over the places. With no other objective that is expected improvement.
+
+Source: Emmerich et al., Hypervolume-based expected improvement, 2011 (the criterion); Ginsbourger et
+al., Kriging is well-suited to parallelize optimization, 2010 (a batch that believes its own predictions).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from edgenas.search.pareto import Indices, dominates, front
+from edgenas.search.pareto import Indices
 from edgenas.search.problem import Floats
 
-MONTE_CARLO_POINTS = 4096
+PLACES = 256
 
 
-def improvement(points: Floats, known_front: Floats, rng: np.random.Generator) -> Floats:
-    """Hypervolume (N,) that each point alone would add to a front inside the unit box.
+@dataclass(frozen=True)
+class Predictions:
+    """What is expected of N candidates.
 
-    Exact for one and two objectives, by random points in the box for more.
-
-    Args:
-        points: (N, M), minimised, scaled so that the reference is at 1.
-        known_front: (K, M), non-dominated, same scale.
-        rng: for three objectives and more.
+    Attributes:
+        quantiles: (N, Q) of the predicted objective, rising.
+        median: (N,) of it.
+        others: (N, M - 1) the other objectives.
     """
-    if points.shape[1] == 1:
-        return np.asarray(np.maximum(min(known_front[:, 0].min(), 1.0) - points[:, 0], 0.0))
-    if points.shape[1] == 2:
-        return _strips(points, known_front)
-    box = rng.random((MONTE_CARLO_POINTS, points.shape[1]))
-    open_box = box[~dominates(known_front, box).any(axis=0)]
-    return np.asarray(dominates(points, open_box).sum(axis=1) / MONTE_CARLO_POINTS)
 
-
-def _strips(points: Floats, known_front: Floats) -> Floats:
-    """Between neighbours of the front lies a strip of constant height: sum what a point cuts off."""
-    ordered = known_front[np.argsort(known_front[:, 0])]
-    left = np.append(-np.inf, ordered[:, 0])
-    right = np.append(ordered[:, 0], 1.0)
-    top = np.append(1.0, np.minimum(ordered[:, 1], 1.0))
-    width = np.maximum(np.minimum(right, 1.0) - np.maximum(left, points[:, :1]), 0.0)
-    height = np.maximum(top - points[:, 1:], 0.0)
-    return np.asarray((width * height).sum(axis=1))
+    quantiles: Floats
+    median: Floats
+    others: Floats
 
 
 def choose_batch(
-    means: Floats,
-    deviations: Floats,
-    known: Floats,
-    worst: Floats,
-    size: int,
-    *,
-    rng: np.random.Generator,
+    predictions: Predictions, known: Floats, corner: Floats, size: int, *, rng: np.random.Generator
 ) -> Indices:
     """Picks ``size`` rows one after the other, each as if the earlier ones had come out as predicted.
 
-    Every pick believes its own share of luck: a half-normal number of standard deviations. One
-    batch therefore holds safe and daring candidates.
-
     Args:
-        means: (N, M) predicted objectives, minimised.
-        deviations: (N, M) standard deviations, 0 where the objective is known.
-        known: (K, M) the front of what was evaluated.
-        worst: (M,) what is just not worth having: the corner that improvements are counted to. The
-            front's own ends would make every better end worthless.
-
-    Source: Ginsbourger et al., Kriging is well-suited to parallelize optimization, 2010 (believer).
+        predictions: of the candidates.
+        known: (K, M) the front of what was evaluated, the predicted objective first.
+        corner: (M,) what is just not worth having: improvements are counted to there.
+        size: how many are wanted.
+        rng: places the measuring points.
     """
-    ideal = known.min(axis=0)
-    span = np.maximum(1.1 * (worst - ideal), 1e-9)
-    single = means.shape[1] == 1
-    left = np.ones(len(means), bool)
+    places = _places(known[:, 1:].min(axis=0), corner[1:], rng)
+    inside = (predictions.others[:, None, :] <= places).all(axis=2).astype(np.float64)
+    left = np.ones(len(predictions.median), bool)
     picked: list[int] = []
-    for _ in range(min(size, len(means))):
-        hopeful = means - abs(rng.normal()) * deviations
-        scaled = (hopeful - ideal) / span
-        gain = -hopeful[:, 0] if single else improvement(scaled, (known - ideal) / span, rng)
-        gain = np.where(left, gain, -np.inf)
-        best = int(np.argmax(gain))
-        if not single and gain[best] <= 0:
-            best = int(np.argmin(np.where(left, scaled.max(axis=1), np.inf)))
+    for _ in range(min(size, len(left))):
+        best_so_far = np.minimum(_best_at(places, known), corner[0] if len(corner) > 1 else np.inf)
+        gain = improvement(predictions.quantiles, inside, best_so_far)
+        if not (gain[left] > 0).any():  # nothing is hoped for any more: what falls short by least
+            gain = -(predictions.quantiles[:, 0] - np.where(inside > 0, best_so_far, -np.inf).max(axis=1))
+        best = int(np.argmax(np.where(left, gain, -np.inf)))
         left[best] = False
         picked.append(best)
-        believed = np.concatenate([known, means[best : best + 1]])
-        known = believed[front(believed)]
+        believed = np.append(predictions.median[best], predictions.others[best])
+        known = np.concatenate([known, believed[None]])
     return np.array(picked, np.intp)
+
+
+def improvement(quantiles: Floats, inside: Floats, best_so_far: Floats) -> Floats:
+    """(N,) expected improvements, as sums over the places.
+
+    Args:
+        quantiles: (N, Q) of the predicted objective.
+        inside: (N, P) 1 where a candidate is at least as good as the place in the other objectives.
+        best_so_far: (P,) the predicted objective's best value at every place.
+    """
+    levels, level = np.unique(best_so_far, return_inverse=True)
+    by_level = inside @ (level[:, None] == np.arange(len(levels)))
+    lowered = np.stack([np.maximum(one - quantiles, 0.0).mean(axis=1) for one in levels], axis=1)
+    return np.asarray((by_level * lowered).sum(axis=1))
+
+
+def _places(ideal: Floats, corner: Floats, rng: np.random.Generator) -> Floats:
+    """(P, M - 1) points of the box, evenly spread along the first objective; one where M is 1."""
+    if not len(ideal):
+        return np.zeros((1, 0))
+    drawn = rng.random((PLACES, len(ideal)))
+    drawn[:, 0] = (np.arange(PLACES) + drawn[:, 0]) / PLACES
+    return np.asarray(ideal + drawn * (corner - ideal))
+
+
+def _best_at(places: Floats, known: Floats) -> Floats:
+    """(P,) the least first objective among rows that are no worse than a place in the others."""
+    reached = (known[:, None, 1:] <= places).all(axis=2)
+    return np.asarray(np.where(reached, known[:, :1], np.inf).min(axis=0))
+
+
+def corner_of(objectives: Floats, others: Floats) -> Floats:
+    """(M,) what is just not worth having.
+
+    The predicted objective's worst is as far above the median as the best is below it: networks that
+    do not learn at all would move any quantile. The others' is near the worst that the space offers.
+
+    Args:
+        objectives: (N, M) of what was evaluated, the predicted one first.
+        others: (S, M - 1) the other objectives of candidates from all over the space.
+    """
+    best, median, ninth = np.quantile(objectives[:, 0], (0.0, 0.5, 0.9))
+    worst = best + 1.1 * (min(ninth, 2.0 * median - best) - best)
+    return np.append(worst, np.quantile(others, 0.95, axis=0))
+
+
+def shortlist(medians: Floats, others: Floats, known: Floats, count: int) -> Indices:
+    """Rows (at most ``count``) whose medians lie furthest below what is known for the same other objectives.
+
+    Args:
+        medians: (N,) of the predicted objective.
+        others: (N, M - 1) other objectives.
+        known: (K, M) the front of what was evaluated.
+        count: how many rows the dear prediction is made for.
+    """
+    if len(medians) <= count:
+        return np.arange(len(medians))
+    excess = medians - np.minimum(_best_at(others, known), known[:, 0].max())
+    return np.argpartition(excess, count)[:count]

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from edgenas.search.acquisition import choose_batch
+from edgenas.search.acquisition import Predictions, choose_batch, corner_of, shortlist
 from edgenas.search.history import History
 from edgenas.search.pareto import Indices, front
 from edgenas.search.problem import Floats, Genomes, Problem
@@ -15,16 +15,18 @@ from edgenas.search.surrogate import GaussianProcess
 from edgenas.search.variation import Seen, Variation
 
 POOL = 512
-WORTH_HAVING = 0.9
-"""Quantile of what was evaluated beyond which an objective is worth nothing."""
-MOST_FITTED = 500
+WALKED = 1 << 15
+"""Spaces of at most this many genomes are predicted in full."""
+PREDICTED_IN_FULL = 1000
+"""Candidates whose uncertainty is computed, too."""
+MOST_FITTED = 400
 """Candidates that a surrogate is fitted to: the best and the latest ones."""
-ROUNDS = {1: 3}
-"""Rounds of breeding by prediction, by the number of objectives (others: 1).
-
-The front of several objectives already offers many kinds of parents.
-"""
-
+ROUNDS = 3
+"""Rounds of breeding by prediction in spaces that are too large to walk."""
+SURVEYED = 2048
+FEWEST = 20
+FINITE = (1e-9, 1e12)
+"""Metrics as features; what a table cannot price is infinite."""
 
 Breed: TypeAlias = Callable[[int], Genomes]
 
@@ -32,14 +34,20 @@ Breed: TypeAlias = Callable[[int], Genomes]
 class Adviser:
     """Chooses what to evaluate next from everything evaluated so far.
 
-    Objectives that a metric knows are taken as they are, each other one has its own Gaussian
-    process. Bad outliers are clipped before the fit: the surrogate is for telling good ones apart.
+    Objectives that a metric knows are taken as they are, and stand beside the genome as features of
+    the Gaussian process that each other one has.
     """
 
     def __init__(self, variation: Variation) -> None:
         self._variation = variation
         self._problem: Problem = variation.problem
-        self._models = {i: GaussianProcess(variation.counts) for i in self._problem.learnt}
+        self._features = _features(self._problem)
+        self._models = {
+            i: GaussianProcess(variation.counts, len(self._features)) for i in self._problem.learnt
+        }
+        self._predicted = self._problem.learnt[0]
+        self._everything = variation.everything(WALKED, within_limits=False)
+        self._survey = self._problem.space.sample(np.random.default_rng(0), SURVEYED)
 
     def advise(self, history: History, seen: Seen, breed: Breed, n: int) -> Genomes:
         """Up to ``n`` unseen genomes within the limits, diverse and promising.
@@ -55,17 +63,23 @@ class Adviser:
             return breed(n)
         if len(rows) > MOST_FITTED:
             rows = rows[_best_and_latest(history.objectives[rows], MOST_FITTED)]
-        objectives = history.objectives[rows]
+        genomes, objectives = history.genomes[rows], history.objectives[rows]
         for column, model in self._models.items():
-            model.fit(history.genomes[rows], clip_bad(objectives[:, column]))
+            model.fit(genomes, objectives[:, column], self._known_numbers(genomes))
         pool = self._pool(seen, breed)
         if not len(pool):
             return pool
-        known = objectives[front(objectives)]
-        worst = np.maximum(known.max(axis=0), np.quantile(objectives, WORTH_HAVING, axis=0))
-        means, deviations = self._means(pool), self._deviations(pool)
-        picked = choose_batch(means, deviations, known, worst, n, rng=self._variation.rng)
-        return pool[picked]
+        known = self._predicted_first(objectives[front(objectives)])
+        medians = self._predicted_first(self._medians(pool))
+        chosen = shortlist(medians[:, 0], medians[:, 1:], known, PREDICTED_IN_FULL)
+        pool, medians = pool[chosen], medians[chosen]
+        predictions = Predictions(
+            self._models[self._predicted].quantiles(pool, self._known_numbers(pool)),
+            medians[:, 0],
+            self._hoped_for(pool, medians)[:, 1:],
+        )
+        corner = corner_of(self._predicted_first(objectives), self._offered(objectives))
+        return pool[choose_batch(predictions, known, corner, n, rng=self._variation.rng)]
 
     def state(self) -> list[Any]:
         """What the next fit depends on, as JSON values."""
@@ -77,38 +91,81 @@ class Adviser:
             model.restore(saved)
 
     def _pool(self, seen: Seen, breed: Breed) -> Genomes:
-        """Children of what was evaluated, and of the best of these by prediction."""
-        pool = self._unseen(breed(POOL), seen)
-        for _ in range(ROUNDS.get(len(self._problem.objectives), 1) - 1):
+        """Everything that is left of a small space; else children of what was evaluated, and of the
+        best of these by prediction."""
+        if self._everything is not None:
+            left = self._unseen(self._everything, seen)
+            return left[self._problem.violations(left) <= 0]
+        pool = self._unseen(np.unique(breed(POOL), axis=0), seen)
+        for _ in range(ROUNDS - 1):
             if not len(pool):
-                break  # a small space has been seen in full
-            parents = pool[peel(self._means(pool), POOL // 4)]
+                break
+            parents = pool[peel(self._medians(pool), POOL // 4)]
             rng = self._variation.rng
             first, second = (parents[rng.integers(0, len(parents), POOL)] for _ in range(2))
             children = self._unseen(self._variation.offspring(first, second), seen)
             pool = np.unique(np.concatenate([pool, children]), axis=0)
-            pool = pool[peel(self._means(pool), POOL)]
+            pool = pool[peel(self._medians(pool), 2 * POOL)]
         return pool
 
     @staticmethod
     def _unseen(genomes: Genomes, seen: Seen) -> Genomes:
-        unique = np.unique(genomes, axis=0)
-        return np.asarray(unique[~np.array(seen.contains(unique), bool)])
+        return genomes[~np.array(seen.contains(genomes), bool)]
 
-    def _means(self, genomes: Genomes) -> Floats:
+    def _known_numbers(self, genomes: Genomes) -> Floats:
+        """(N, features) logarithms of the metrics that the problem speaks of."""
+        columns = [np.log(np.clip(self._problem.metrics[name](genomes), *FINITE)) for name in self._features]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(genomes), 0))
+
+    def _medians(self, genomes: Genomes) -> Floats:
+        """(N, M) objectives, the learnt ones as predicted."""
+        numbers = self._known_numbers(genomes)
         columns = [
-            self._models[column].mean(genomes)
+            self._models[column].median(genomes, numbers)
             if column in self._models
             else self._problem.metrics[name](genomes)
             for column, name in enumerate(self._problem.objectives)
         ]
         return np.stack(columns, axis=1)
 
-    def _deviations(self, genomes: Genomes) -> Floats:
-        result = np.zeros((len(genomes), len(self._problem.objectives)))
+    def _hoped_for(self, genomes: Genomes, medians: Floats) -> Floats:
+        """(N, M) with the learnt objectives beyond the first as good as luck may have them."""
+        result = medians.copy()
         for column, model in self._models.items():
-            result[:, column] = model.deviation(genomes)
+            if column != self._predicted:
+                quantiles = model.quantiles(genomes, self._known_numbers(genomes))
+                luck = self._variation.rng.integers(0, quantiles.shape[1] // 2)
+                place = self._order.index(column)
+                result[:, place] = quantiles[:, luck]
         return result
+
+    def _offered(self, objectives: Floats) -> Floats:
+        """(S, M - 1) other objectives all over the space; of what was evaluated where they are learnt."""
+        known = [name in self._problem.metrics for name in self._problem.objectives]
+        if not all(known[column] for column in self._order[1:]):
+            return self._predicted_first(objectives)[:, 1:]
+        within = self._survey[self._problem.violations(self._survey) <= 0]
+        names = [self._problem.objectives[column] for column in self._order[1:]]
+        offered = np.stack(
+            [np.zeros(len(within)), *(self._problem.metrics[one](within) for one in names)], axis=1
+        )
+        offered = offered[np.isfinite(offered).all(axis=1)]
+        return self._predicted_first(objectives)[:, 1:] if len(offered) < FEWEST else offered[:, 1:]
+
+    @property
+    def _order(self) -> list[int]:
+        """Columns of the objectives, the predicted one first."""
+        others = [column for column in range(len(self._problem.objectives)) if column != self._predicted]
+        return [self._predicted, *others]
+
+    def _predicted_first(self, objectives: Floats) -> Floats:
+        return objectives[:, self._order]
+
+
+def _features(problem: Problem) -> tuple[str, ...]:
+    """Metrics that are objectives or limited: they are cheap, or nobody would search with them."""
+    named = [*problem.objectives, *(limit.metric for limit in problem.limits), *problem.weights]
+    return tuple(dict.fromkeys(name for name in named if name in problem.metrics))
 
 
 def _best_and_latest(objectives: Floats, count: int) -> Indices:
@@ -117,12 +174,6 @@ def _best_and_latest(objectives: Floats, count: int) -> Indices:
     best[peel(objectives, count // 2)] = True
     others = np.flatnonzero(~best)[-(count - int(best.sum())) :]
     return np.union1d(np.flatnonzero(best), others)
-
-
-def clip_bad(values: Floats) -> Floats:
-    """Values with those cut off that are further above the median than the best is below it."""
-    middle = float(np.median(values))
-    return np.minimum(values, 2.0 * middle - float(values.min()))
 
 
 def peel(objectives: Floats, count: int) -> Indices:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgenas.search.adviser import Adviser
+from edgenas.search.initial_design import spread_sample
 from edgenas.search.pareto import best_first
 from edgenas.search.problem import Genomes, Problem
 from edgenas.search.strategy import Strategy
@@ -22,8 +23,8 @@ from edgenas.search.strategy import Strategy
 ELITES_AN_OPTION = 2
 NICHE_SHARE = 0.5
 DEAR = 2000
-PLAIN_SHARE = 0.34
-"""Children of a generation that no surrogate chose: it may be wrong about what it never saw."""
+FIRST, BATCH = 12, 8
+"""Candidates of the first and of every later generation that a surrogate chooses, at most."""
 
 
 def option_elites(genomes: Genomes, options: int, depth: int) -> np.ndarray:
@@ -62,15 +63,17 @@ class Evolution(Strategy):
     def generation_size(self) -> int:
         if self._adviser is None:
             return 2 * self.population_size
-        return int(np.clip(self.evaluations // 16, 4, 12 if len(self.history) else 24))
+        return int(np.clip(self.evaluations // 16, 2, BATCH)) if len(self.history) else FIRST
 
     def _propose(self, n: int) -> Genomes:
         if len(self._population) < 2:
-            return self.variation.sample(n + n // 4)
+            return (
+                self.variation.sample(n + n // 4)
+                if self._adviser is None
+                else spread_sample(self.variation, n)
+            )
         if self._adviser is not None and len(self.history) >= 8:
-            plain = round(PLAIN_SHARE * n)
-            advised = self._adviser.advise(self.history, self._seen, self._breed, n - plain)
-            return np.concatenate([advised, self._breed(2 * plain)])
+            return self._adviser.advise(self.history, self._seen, self._breed, n)
         return self._breed(n + n // 8)  # some children will be repeats
 
     def _breed(self, n: int) -> Genomes:

@@ -76,8 +76,7 @@ class GradientDescent(Strategy):
             rows = np.union1d(best, rows[-FITTED_TO // 2 :])
         objectives = self.history.objectives[rows]
         for column, model in self._models.items():
-            middle, low = np.median(objectives[:, column]), objectives[:, column].min()
-            model.fit(self.history.genomes[rows], np.minimum(objectives[:, column], 2 * middle - low))
+            model.fit(self.history.genomes[rows], objectives[:, column])
         return np.asarray(objectives.std(axis=0) + 1e-12)
 
     def _descend(self, weights: Floats, scales: Floats) -> Floats:

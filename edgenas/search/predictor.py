@@ -12,7 +12,6 @@ from edgenas.search.problem import Floats, Genomes
 from edgenas.search.surrogate import GaussianProcess
 
 _FOLDS = 5
-_CHUNK = 4096
 _DECIMALS = 6  # a product of matrices depends on their sizes in the last bits; no accuracy does
 
 
@@ -52,13 +51,11 @@ class AccuracyPredictor:
     def __init__(self, option_counts: Genomes, genomes: Genomes, accuracies: Floats) -> None:
         self.error = held_out_error(option_counts, genomes, accuracies)
         self._model = GaussianProcess(option_counts)
-        self._model.fit(genomes, accuracies)
+        self._model.fit(genomes, 1.0 - accuracies)
 
     def score(self, genomes: Genomes) -> Floats:
         """Predicted accuracies (N,) of genomes (N, genes)."""
-        chunks = [genomes[start : start + _CHUNK] for start in range(0, len(genomes), _CHUNK)]
-        predicted = np.concatenate([np.empty(0), *(self._model.mean(chunk) for chunk in chunks)])
-        return np.clip(np.round(predicted, _DECIMALS), 0.0, 1.0)
+        return np.clip(np.round(1.0 - self._model.median(genomes), _DECIMALS), 0.0, 1.0)
 
 
 def held_out_error(option_counts: Genomes, genomes: Genomes, accuracies: Floats) -> HeldOutError:
@@ -67,8 +64,8 @@ def held_out_error(option_counts: Genomes, genomes: Genomes, accuracies: Floats)
     for judged in _folds(len(genomes)):
         trained = np.setdiff1d(np.arange(len(genomes)), judged)
         model = GaussianProcess(option_counts)
-        model.fit(genomes[trained], accuracies[trained])
-        predicted[judged] = model.mean(genomes[judged])
+        model.fit(genomes[trained], 1.0 - accuracies[trained])
+        predicted[judged] = 1.0 - model.median(genomes[judged])
     constant = len(np.unique(accuracies)) < 2 or len(np.unique(predicted)) < 2
     return HeldOutError(
         networks=len(genomes),

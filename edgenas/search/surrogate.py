@@ -2,154 +2,210 @@
 
 from __future__ import annotations
 
-import itertools
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from scipy import optimize
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.special import ndtri
 
+from edgenas.search.genome_codes import GenomeCodes
 from edgenas.search.problem import Floats, Genomes
+from edgenas.search.warping import STRENGTHS, Warping
 
-CATEGORICAL = (0.5, 1.0, 2.0, 4.0, 8.0)
-ORDINAL = (0.0, 1.0, 4.0)
-NOISE = (1e-4, 1e-3, 1e-2, 0.05, 0.15)
-
-
-class GenomeDistances:
-    """Distances between genomes, by gene, in one matrix product each.
-
-    Two genomes differ by the share of genes that differ, and by the mean distance of their options
-    along the gene's order; both are 0..1.
-    """
-
-    def __init__(self, option_counts: Genomes) -> None:
-        self._counts = option_counts
-        self._starts = np.concatenate([[0], np.cumsum(option_counts)[:-1]])
-        self.genes = len(option_counts)
-        self.steps = _steps(option_counts)
-
-    def encode(self, genomes: Genomes) -> tuple[Floats, Floats]:
-        """One-hot (N, options) and weighted thermometer (N, steps) codes of genomes."""
-        n = len(genomes)
-        one_hot = np.zeros((n, int(self._counts.sum())))
-        one_hot[np.arange(n)[:, None], self._starts + genomes] = 1.0
-        return one_hot, one_hot @ self.steps.T
-
-    def between(self, first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-        """(N, K) shares of differing genes and mean ordinal distances."""
-        genes = len(self._counts)
-        differing = 1.0 - first[0] @ second[0].T / genes
-        a, b = first[1], second[1]
-        ordinal = ((a * a).sum(1)[:, None] + (b * b).sum(1) - 2.0 * (a @ b.T)) / genes
-        return differing, np.maximum(ordinal, 0.0)
-
-    def similarity(
-        self, first: tuple[Floats, Floats], second: tuple[Floats, Floats], a: float, b: float
-    ) -> Floats:
-        """exp(-a differing - b ordinal), (N, K), in one matrix product and one array."""
-        share = 1.0 / len(self._counts)
-        left = np.hstack([first[0] * (a * share), first[1] * (2.0 * b * share)])
-        result = left @ np.hstack(second).T
-        result -= a + b * share * (first[1] ** 2).sum(axis=1)[:, None]
-        result -= b * share * (second[1] ** 2).sum(axis=1)
-        return np.asarray(np.exp(result, out=result))
+FEATURE_KIND, KINDS = 2, 3
+START = (1.0, 0.3, 1.0)
+"""Weight that a difference has at first, by kind of column, shared by the genes."""
+START_NOISE = 1e-2
+LEVEL_SPREAD, NOISE_SPREAD, COLUMN_SPREAD = 1.5, 2.0, 0.7
+"""Deviations of the normal priors: of a kind's level, of the noise, of a column about its kind."""
+NOISE_RANGE = (1e-6, 1.0)
+GROWTH = 1.2
+"""Hyper-parameters are fitted again when the data have grown by so much."""
+ITERATIONS = 30
+CHUNK = 4096
+QUANTILES = ndtri((np.arange(12) + 0.5) / 12)
+"""Standard normal quantiles that stand for a whole prediction."""
 
 
 class GaussianProcess:
-    """Gaussian process with the kernel s^2 exp(-a differing - b ordinal) plus noise.
+    """Gaussian process with the kernel s^2 exp(-sum over columns of weight x squared difference) + noise.
 
-    a, b and the noise maximise the likelihood over a small grid, s^2 has a closed form. The grid is
-    walked again only when the data have grown by half: O(75 n^3) then, O(n^3) otherwise.
+    Every option, every step between options and every feature has a weight of its own. Weights are
+    drawn towards their kind's common level, so that few data speak of few things. They and the noise
+    maximise the posterior, s^2 has a closed form, and targets are warped as is likeliest.
 
-    Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, 2.2 and 5.4.1.
+    Args:
+        option_counts: options of every gene, (genes,).
+        features: how many numbers stand beside a genome.
+
+    Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, 2.2 and 5.4.1;
+    Snelson et al., Warped Gaussian processes, 2003.
     """
 
-    def __init__(self, option_counts: Genomes) -> None:
-        self._distances = GenomeDistances(option_counts)
+    def __init__(self, option_counts: Genomes, features: int = 0) -> None:
+        self._codes = GenomeCodes(option_counts)
+        self._kinds = np.concatenate([self._codes.kinds, np.full(features, FEATURE_KIND)])
+        self._prior = _Prior(self._kinds, self._codes.genes)
+        self._theta = self._prior.mode.copy()
+        self._strength = 1.0
         self._fitted_to = 0
-        self._parameters = (2.0, 0.0, 1e-2)
 
-    def fit(self, genomes: Genomes, targets: Floats) -> None:
-        """Takes in genomes (N, genes) and targets (N,), replacing what was there."""
-        self._codes = self._distances.encode(genomes)
-        self._centre, self._scale = float(targets.mean()), float(targets.std()) + 1e-12
-        normal = (targets - self._centre) / self._scale
-        differing, ordinal = self._distances.between(self._codes, self._codes)
-        if len(targets) >= 1.5 * self._fitted_to:
-            self._fitted_to = len(targets)
-            grid = itertools.product(CATEGORICAL, ORDINAL, NOISE)
-            self._parameters = max(
-                grid, key=lambda p: _log_likelihood(_kernel(differing, ordinal, p), normal)
-            )
-        kernel = _kernel(differing, ordinal, self._parameters)
-        self._inverse = np.linalg.inv(kernel)
-        self._weights = self._inverse @ normal
-        self._variance = float(normal @ self._weights) / len(targets)
-
-    def state(self) -> list[float]:
-        """What the next ``fit`` depends on beside its data."""
-        return [float(self._fitted_to), *self._parameters]
-
-    def restore(self, state: list[float]) -> None:
-        """Takes back what ``state`` gave."""
-        self._fitted_to = int(state[0])
-        self._parameters = (state[1], state[2], state[3])
-
-    def mean(self, genomes: Genomes) -> Floats:
-        """Predicted targets (N,)."""
-        return self._centre + self._scale * (self._cross(genomes) @ self._weights)
-
-    def relaxed_gradient(self, probabilities: Floats) -> Floats:
-        """The gradient of the mean by the one-hot codes, at codes between 0 and 1.
+    def fit(self, genomes: Genomes, targets: Floats, features: Floats | None = None) -> None:
+        """Takes in what was evaluated, replacing what was there.
 
         Args:
-            probabilities: (options,) of all genes in a row, each gene's sum is 1.
+            genomes: (N, genes).
+            targets: (N,), the less the better.
+            features: (N, features) numbers that are known of any genome.
         """
-        a, b, _ = self._parameters
-        one_hot, steps = self._codes
-        thermometer = self._distances.steps @ probabilities
-        genes = self._distances.genes
-        away = thermometer - steps
-        similarity = np.exp(-a * (1.0 - one_hot @ probabilities / genes) - b * (away**2).sum(axis=1) / genes)
-        pull = (self._scale * self._weights * similarity) / genes
-        return np.asarray(a * (pull @ one_hot) - 2.0 * b * (pull @ away) @ self._distances.steps)
+        self._centre, self._scale = _standard(features)
+        columns = self._columns(genomes, features)
+        if len(targets) >= GROWTH * self._fitted_to:
+            self._learn(columns, targets)
+            self._fitted_to = len(targets)
+        self._warping = Warping.of(targets, self._strength)
+        warped = self._warping.forward(targets)
+        self._roots = np.sqrt(self._prior.weights(self._theta))
+        self._data, self._noise = columns * self._roots, self._prior.noise(self._theta)
+        kernel = _kernel(self._data, self._data)
+        kernel[np.diag_indices_from(kernel)] += self._noise
+        self._cholesky = np.linalg.cholesky(kernel)
+        self._pulls = cho_solve((self._cholesky, True), warped)
+        self._variance = float(warped @ self._pulls) / len(targets)
 
-    def deviation(self, genomes: Genomes) -> Floats:
-        """Standard deviation (N,) of what an evaluation would show, its noise included."""
-        cross = self._cross(genomes)
-        explained = np.einsum("ij,ij->i", cross @ self._inverse, cross)
-        variance = self._variance * np.maximum(1.0 + self._parameters[2] - explained, 1e-9)
-        return np.asarray(self._scale * np.sqrt(variance))
+    def state(self) -> dict[str, Any]:
+        """What the next ``fit`` depends on beside its data."""
+        return {"fitted_to": self._fitted_to, "strength": self._strength, "theta": self._theta.tolist()}
 
-    def _cross(self, genomes: Genomes) -> Floats:
-        a, b, _ = self._parameters
-        return self._distances.similarity(self._distances.encode(genomes), self._codes, a, b)
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what ``state`` gave."""
+        self._fitted_to, self._strength = int(state["fitted_to"]), float(state["strength"])
+        self._theta = np.array(state["theta"])
+
+    def median(self, genomes: Genomes, features: Floats | None = None) -> Floats:
+        """Predicted targets (N,)."""
+        chunks = range(0, len(genomes), CHUNK)
+        parts = [self._warped_mean(self._scaled(genomes, features, at)) for at in chunks]
+        return self._warping.backward(np.concatenate([np.zeros(0), *parts]))
+
+    def quantiles(self, genomes: Genomes, features: Floats | None = None) -> Floats:
+        """(N, len(QUANTILES)) of what an evaluation would show, its noise included, rising."""
+        parts = [
+            self._warped_quantiles(self._scaled(genomes, features, at))
+            for at in range(0, len(genomes), CHUNK)
+        ]
+        return self._warping.backward(np.concatenate([np.zeros((0, len(QUANTILES))), *parts]))
+
+    def relaxed_gradient(self, probabilities: Floats) -> Floats:
+        """The gradient of the median by the probabilities (options,) with which options are drawn.
+
+        A squared difference of zeros and ones is linear in either, so its mean over draws is exact.
+        """
+        weights = self._roots**2
+        codes = self._data / self._roots
+        slopes = weights * (1.0 - 2.0 * codes)
+        code = self._codes.relaxed(probabilities)
+        similarity = np.exp(-(slopes @ code + codes @ weights))
+        mean = float(similarity @ self._pulls)
+        steepness = float(self._warping.slope(np.array(mean)))
+        return self._codes.to_options(-steepness * ((self._pulls * similarity) @ slopes))
+
+    def _learn(self, columns: Floats, targets: Floats) -> None:
+        """Fits the hyper-parameters, then the warping to them, and them to the warping."""
+        if self._fitted_to == 0:
+            self._maximise(columns, targets)
+        self._strength = min(STRENGTHS, key=lambda one: self._cost(columns, targets, one))
+        self._maximise(columns, targets)
+
+    def _maximise(self, columns: Floats, targets: Floats) -> None:
+        warped = Warping.of(targets, self._strength).forward(targets)
+        found = optimize.minimize(
+            _loss, self._theta, args=(columns, warped, self._prior), jac=True, method="L-BFGS-B",
+            bounds=self._prior.bounds, options={"maxiter": ITERATIONS},
+        )  # fmt: skip
+        self._theta = found.x
+
+    def _cost(self, columns: Floats, targets: Floats, strength: float) -> float:
+        warping = Warping.of(targets, strength)
+        return _loss(self._theta, columns, warping.forward(targets), self._prior)[0] + warping.cost(targets)
+
+    def _columns(self, genomes: Genomes, features: Floats | None) -> Floats:
+        codes = self._codes.encode(genomes)
+        return codes if features is None else np.hstack([codes, (features - self._centre) / self._scale])
+
+    def _scaled(self, genomes: Genomes, features: Floats | None, start: int) -> Floats:
+        rows = slice(start, start + CHUNK)
+        return self._columns(genomes[rows], None if features is None else features[rows]) * self._roots
+
+    def _warped_mean(self, scaled: Floats) -> Floats:
+        return np.asarray(_kernel(scaled, self._data) @ self._pulls)
+
+    def _warped_quantiles(self, scaled: Floats) -> Floats:
+        cross = _kernel(scaled, self._data)
+        explained = (solve_triangular(self._cholesky, cross.T, lower=True) ** 2).sum(axis=0)
+        variance = self._variance * np.maximum(1.0 + self._noise - explained, 1e-9)
+        return np.asarray((cross @ self._pulls)[:, None] + np.sqrt(variance)[:, None] * QUANTILES)
 
 
-def _steps(option_counts: Genomes) -> Floats:
-    """(steps, options): which options of a gene lie beyond each step of its order, weighted."""
-    blocks = [np.tri(max(count - 1, 1), count, k=0).astype(np.float64) for count in option_counts.tolist()]
-    return block_diag([(1.0 - block) / np.sqrt(len(block)) for block in blocks])
+class _Prior:
+    """What hyper-parameters are expected to be: levels by kind, noise, columns; all logarithms."""
+
+    def __init__(self, kinds: npt.NDArray[np.intp], genes: int) -> None:
+        self.kinds = kinds
+        self.mode = np.concatenate(
+            [np.log(np.array(START) / genes), [np.log(START_NOISE)], np.zeros(len(kinds))]
+        )
+        spreads = [*[LEVEL_SPREAD] * KINDS, NOISE_SPREAD, *[COLUMN_SPREAD] * len(kinds)]
+        self._precision = 1.0 / np.square(spreads)
+        low, high = np.log(NOISE_RANGE)
+        self.bounds = [(-9.0, 5.0)] * KINDS + [(low, high)] + [(-4.0, 4.0)] * len(kinds)
+
+    def weights(self, theta: Floats) -> Floats:
+        return np.exp(theta[self.kinds] + theta[KINDS + 1 :])
+
+    def noise(self, theta: Floats) -> float:
+        return float(np.exp(theta[KINDS]))
+
+    def loss(self, theta: Floats) -> tuple[float, Floats]:
+        away = theta - self.mode
+        return float(0.5 * self._precision @ away**2), self._precision * away
 
 
-def block_diag(blocks: list[Floats]) -> Floats:
-    """The blocks along the diagonal of one matrix."""
-    result = np.zeros((sum(len(block) for block in blocks), sum(block.shape[1] for block in blocks)))
-    row = column = 0
-    for block in blocks:
-        result[row : row + len(block), column : column + block.shape[1]] = block
-        row, column = row + len(block), column + block.shape[1]
-    return result
+def _loss(theta: Floats, columns: Floats, warped: Floats, prior: _Prior) -> tuple[float, Floats]:
+    """Negative log posterior up to a constant, s^2 at its maximum, and its gradient."""
+    n, weights, noise = len(warped), prior.weights(theta), prior.noise(theta)
+    scaled = columns * np.sqrt(weights)
+    similarity = _kernel(scaled, scaled)
+    loss, gradient = prior.loss(theta)
+    try:
+        root = np.linalg.cholesky(similarity + noise * np.eye(n))
+    except np.linalg.LinAlgError:  # the line search steps back
+        return 1e10, gradient
+    inverse = cho_solve((root, True), np.eye(n))
+    pulls = inverse @ warped
+    variance = float(warped @ pulls) / n
+    loss += 0.5 * n * float(np.log(variance + 1e-300)) + float(np.log(np.diag(root)).sum())
+    slope = inverse - np.outer(pulls, pulls) / (variance + 1e-300)
+    pressed = slope * similarity
+    by_weight = (columns**2).T @ pressed.sum(axis=1) - np.einsum("nf,nf->f", columns, pressed @ columns)
+    by_column = -weights * by_weight
+    gradient[:KINDS] += np.bincount(prior.kinds, by_column, KINDS)
+    gradient[KINDS] += 0.5 * noise * float(np.trace(slope))
+    gradient[KINDS + 1 :] += by_column
+    return loss, gradient
 
 
-def _kernel(differing: Floats, ordinal: Floats, parameters: tuple[float, float, float]) -> Floats:
-    a, b, noise = parameters
-    kernel = np.exp(-a * differing - b * ordinal)
-    kernel[np.diag_indices_from(kernel)] += noise
-    return kernel
+def _kernel(first: Floats, second: Floats) -> Floats:
+    """exp(-squared distance), (N, K), of columns that are weighted already."""
+    distance = first @ (2.0 * second.T)
+    distance -= (first**2).sum(axis=1)[:, None]
+    distance -= (second**2).sum(axis=1)
+    return np.asarray(np.exp(np.minimum(distance, 0.0, out=distance), out=distance))
 
 
-def _log_likelihood(kernel: Floats, normal: Floats) -> float:
-    """Marginal log likelihood up to a constant, the scale at its maximum."""
-    root = np.linalg.cholesky(kernel)
-    white = np.linalg.solve(root, normal)
-    scale = float(white @ white) / len(normal)
-    return -0.5 * len(normal) * float(np.log(scale + 1e-300)) - float(np.log(np.diag(root)).sum())
+def _standard(features: Floats | None) -> tuple[Floats, Floats]:
+    if features is None:
+        return np.zeros(0), np.ones(0)
+    return features.mean(axis=0), features.std(axis=0) + 1e-9

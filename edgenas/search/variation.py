@@ -128,10 +128,10 @@ class Variation:
         children[mutated] = self.mutate(children[mutated])
         return self.repair(children, rounds=OFFSPRING_ROUNDS, spare=OFFSPRING_SPARE)
 
-    def everything(self, at_most: int = ENUMERABLE) -> Genomes | None:
-        """All canonical genomes within the limits; None where the space has more than ``at_most``."""
+    def everything(self, at_most: int = ENUMERABLE, *, within_limits: bool = True) -> Genomes | None:
+        """All canonical genomes (within the limits); None where the space has more than ``at_most``."""
         if float(np.prod(self.counts.astype(np.float64))) > at_most:
             return None
         grid = np.indices(self.counts.tolist()).reshape(len(self.counts), -1).T.astype(np.int64)
         genomes = np.unique(self.problem.space.canonical(grid), axis=0)
-        return genomes[self.problem.violations(genomes) <= 0]
+        return genomes[self.problem.violations(genomes) <= 0] if within_limits else genomes

@@ -1,0 +1,154 @@
+"""What a search with few dear evaluations lives on: warping, surrogate, improvements, first candidates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import check_grad
+from strategy_contract import GridSpace, accuracy, cost, grid_problem
+
+from edgenas.search.acquisition import Predictions, choose_batch, corner_of, shortlist
+from edgenas.search.evolution import Evolution
+from edgenas.search.genome_codes import GenomeCodes
+from edgenas.search.initial_design import spread_sample
+from edgenas.search.pareto import front, hypervolume
+from edgenas.search.random_search import RandomSearch
+from edgenas.search.strategy import Strategy
+from edgenas.search.surrogate import GaussianProcess, _loss, _Prior
+from edgenas.search.variation import Variation
+from edgenas.search.warping import STRENGTHS, Warping
+
+COUNTS = GridSpace.option_counts
+
+
+def sampled(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.permutation(np.unique(GridSpace().sample(rng, n), axis=0), axis=0)
+
+
+@given(
+    st.lists(st.integers(-(10**6), 10**6), min_size=3, max_size=30, unique=True), st.sampled_from(STRENGTHS)
+)
+def test_a_warping_keeps_the_order_and_gives_values_back(values: list[int], strength: float) -> None:
+    targets = np.sort(np.array(values) / 1000.0)
+    warping = Warping.of(targets, strength)
+    warped = warping.forward(targets)
+    assert (np.diff(warped) >= 0).all()
+    assert np.allclose(warping.backward(warped), targets, rtol=1e-6, atol=1e-6 * np.ptp(targets))
+
+
+def test_equal_values_can_be_warped() -> None:
+    assert np.allclose(Warping.of(np.full(5, 0.1), 0.3).forward(np.full(5, 0.1)), 0.0)
+
+
+def test_codes_of_drawn_genomes_average_to_the_relaxed_code() -> None:
+    codes = GenomeCodes(COUNTS)
+    uniform = np.concatenate([np.full(count, 1.0 / count) for count in COUNTS])
+    grid = np.indices(COUNTS).reshape(len(COUNTS), -1).T
+    assert np.allclose(codes.encode(grid).mean(axis=0), codes.relaxed(uniform))
+
+
+def test_the_posterior_has_the_gradient_that_it_says() -> None:
+    genomes = sampled(40)
+    codes = GenomeCodes(COUNTS)
+    columns, prior = codes.encode(genomes), _Prior(codes.kinds, codes.genes)
+    warped = Warping.of(1.0 - accuracy(genomes), 0.3).forward(1.0 - accuracy(genomes))
+    theta = prior.mode + 0.3 * np.random.default_rng(1).normal(size=len(prior.mode))
+    error = check_grad(
+        lambda at: _loss(at, columns, warped, prior)[0],
+        lambda at: _loss(at, columns, warped, prior)[1],
+        theta,
+    )
+    assert error < 1e-3
+
+
+def test_a_surrogate_predicts_what_it_has_not_seen_and_knows_how_well() -> None:
+    genomes = sampled(400)
+    rng = np.random.default_rng(2)
+    targets = 1.0 - accuracy(genomes) + rng.normal(0.0, 0.01, len(genomes))
+    model = GaussianProcess(COUNTS, 1)
+    numbers = np.log(cost(genomes))[:, None]
+    model.fit(genomes[:120], targets[:120], numbers[:120])
+    held_out = targets[120:]
+    median = model.median(genomes[120:], numbers[120:])
+    quantiles = model.quantiles(genomes[120:], numbers[120:])
+    assert np.corrcoef(median, held_out)[0, 1] > 0.95
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    covered = ((quantiles[:, 1] <= held_out) & (held_out <= quantiles[:, -2])).mean()
+    assert 0.55 < covered < 0.95  # the second and the last but one quantile enclose three quarters
+
+
+def test_the_relaxed_gradient_is_the_slope_of_the_median_between_two_genomes() -> None:
+    genomes = sampled(80)
+    model = GaussianProcess(COUNTS)
+    model.fit(genomes, 1.0 - accuracy(genomes))
+    first = genomes[0].copy()
+    second = first.copy()
+    second[3] = (first[3] + 2) % COUNTS[3]
+    from_, to = (GenomeCodes(COUNTS).encode(one[None])[0, : COUNTS.sum()] for one in (first, second))
+    steps = np.linspace(0.0, 1.0, 201)
+    slopes = [model.relaxed_gradient(from_ + t * (to - from_)) @ (to - from_) for t in steps]
+    difference = float(np.diff(model.median(np.stack([first, second])))[0])
+    assert np.trapezoid(slopes, steps) == pytest.approx(difference, abs=1e-4)
+
+
+def test_a_certain_candidate_that_adds_the_most_hypervolume_is_picked_first() -> None:
+    rng = np.random.default_rng(3)
+    corner = np.array([1.0, 1.0])
+    known = rng.random((12, 2))
+    known = known[front(known)]
+    points = 0.8 * rng.random((60, 2))
+    gains = [hypervolume(np.vstack([known, point]), corner) for point in points]
+    predictions = Predictions(np.repeat(points[:, :1], 2, axis=1), points[:, 0], points[:, 1:])
+    picked = choose_batch(predictions, known, corner, 5, rng=rng)
+    assert len(set(picked.tolist())) == 5
+    assert gains[picked[0]] >= np.quantile(gains, 0.95)
+
+
+def test_of_equal_medians_the_uncertain_candidate_is_worth_more() -> None:
+    quantiles = np.array([[0.5, 0.5], [0.1, 0.9]])
+    predictions = Predictions(quantiles, np.array([0.5, 0.5]), np.zeros((2, 0)))
+    picked = choose_batch(predictions, np.array([[0.4]]), np.array([1.0]), 2, rng=np.random.default_rng(0))
+    assert picked.tolist() == [1, 0]
+
+
+def test_networks_that_do_not_learn_do_not_move_the_corner() -> None:
+    learning = np.linspace(0.1, 0.3, 21)
+    corner = corner_of(np.append(learning, [0.9, 0.9])[:, None], np.zeros((1, 0)))
+    assert corner[0] < 0.4
+
+
+def test_the_shortlist_keeps_what_lies_below_the_front() -> None:
+    known = np.array([[0.5, 1.0], [0.2, 3.0]])
+    medians, others = np.array([0.45, 0.9, 0.19, 0.6]), np.array([[1.0], [1.0], [3.5], [2.0]])
+    assert set(shortlist(medians, others, known, 2).tolist()) == {0, 2}
+
+
+def test_first_candidates_reach_from_the_fastest_to_the_slowest_with_balanced_options() -> None:
+    problem = grid_problem(("accuracy", "cost"))
+    design = spread_sample(Variation(problem, np.random.default_rng(0)), 20)
+    everything = cost(sampled(4000))
+    everything = everything[everything <= 14.0]
+    assert len(np.unique(design, axis=0)) == 20
+    assert (problem.violations(design) == 0).all()
+    assert cost(design).min() <= np.quantile(everything, 0.02)
+    assert cost(design).max() >= np.quantile(everything, 0.98)
+    for gene, count in enumerate(COUNTS[:4]):
+        assert np.bincount(design[:, gene], minlength=count).min() > 0
+
+
+def best_of(kind: type[Strategy], seed: int) -> float:
+    strategy = kind(grid_problem(("accuracy",)), seed=seed, evaluations=60)
+    while len(strategy.history) < 60:
+        genomes = strategy.ask(min(strategy.generation_size, 60 - len(strategy.history)))
+        strategy.tell(genomes, -accuracy(genomes)[:, None])
+    return float(strategy.history.objectives[:, 0].min())
+
+
+def test_sixty_evaluations_with_a_surrogate_find_the_optimum_that_random_ones_miss() -> None:
+    grid = np.indices(COUNTS).reshape(len(COUNTS), -1).T
+    optimum = -accuracy(grid[cost(grid) <= 14.0]).max()
+    assert best_of(Evolution, 0) == pytest.approx(optimum)
+    assert best_of(RandomSearch, 0) > optimum
