@@ -51,9 +51,10 @@ def choose_batch(
     places = _places(known[:, 1:].min(axis=0), corner[1:], rng)
     inside = (predictions.others[:, None, :] <= places).all(axis=2).astype(np.float64)
     left = np.ones(len(predictions.median), bool)
+    ceiling = float(corner[0]) if len(corner) > 1 else np.inf
     picked: list[int] = []
     for _ in range(min(size, len(left))):
-        best_so_far = np.minimum(_best_at(places, known), corner[0] if len(corner) > 1 else np.inf)
+        best_so_far = np.asarray(np.minimum(_best_at(places, known), ceiling))
         gain = improvement(predictions.quantiles, inside, best_so_far)
         if not (gain[left] > 0).any():  # nothing is hoped for any more: what falls short by least
             gain = -(predictions.quantiles[:, 0] - np.where(inside > 0, best_so_far, -np.inf).max(axis=1))

@@ -110,7 +110,7 @@ class Adviser:
 
     @staticmethod
     def _unseen(genomes: Genomes, seen: Seen) -> Genomes:
-        return genomes[~np.array(seen.contains(genomes), bool)]
+        return np.asarray(genomes[~np.array(seen.contains(genomes), bool)])
 
     def _known_numbers(self, genomes: Genomes) -> Floats:
         """(N, features) logarithms of the metrics that the problem speaks of."""

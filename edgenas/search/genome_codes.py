@@ -45,4 +45,4 @@ def _steps(option_counts: Genomes, starts: Genomes) -> Floats:
     gene = np.repeat(np.arange(len(option_counts)), option_counts)
     place = np.arange(len(gene)) - starts[gene]
     beyond = (gene[:, None] == gene) & (place >= place[:, None])
-    return beyond[place > 0].astype(np.float64)
+    return np.asarray(beyond[place > 0], np.float64)
