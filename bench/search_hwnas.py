@@ -167,9 +167,10 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1000, help="settings were chosen on 100 to 107")
     parser.add_argument("--tool", action="append", choices=list(TOOLS))
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS))
+    parser.add_argument("--evaluations", type=int, help="the budget, instead of 200 or 1,000")
     options = parser.parse_args()
     seeds = options.seeds or (3 if options.quick else 20)
-    budget = 200 if options.quick else CHECKPOINTS[-1]
+    budget = options.evaluations or (200 if options.quick else CHECKPOINTS[-1])
     scenarios = options.scenario or (["one device"] if options.quick else list(SCENARIOS))
     warnings.simplefilter("ignore")
     measured = Measured()
