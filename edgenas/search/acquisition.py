@@ -49,7 +49,7 @@ def choose_batch(
         rng: places the measuring points.
     """
     places = _places(known[:, 1:].min(axis=0), corner[1:], rng)
-    inside = (predictions.others[:, None, :] <= places).all(axis=2).astype(np.float64)
+    inside = np.asarray((predictions.others[:, None, :] <= places).all(axis=2), np.float64)
     left = np.ones(len(predictions.median), bool)
     ceiling = float(corner[0]) if len(corner) > 1 else np.inf
     picked: list[int] = []
