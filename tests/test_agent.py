@@ -658,6 +658,24 @@ def test_anonymous_kernels_belong_to_what_feeds_them() -> None:
     assert attribution.layer("Transpose_token_0", ["w", "c"], ["d"]) == "stem"
 
 
+def test_openvino_tells_inputs_whose_integers_are_shifted(tmp_path: Path) -> None:
+    """Its int8 kernels take up to twice as long where the zero point of the input is not 0."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from edgenas.agent.openvino_backend import OpenVinoBackend
+    from edgenas.latency_tables.building_blocks import convolve
+    from edgenas.latency_tables.sketch import Sketch
+
+    sketch = Sketch((1, 16, 8, 8), np.random.default_rng(0), int8_scheme="u8s8")
+    for activation in ("Relu", "", "Relu"):  # what the next one reads: from 0 up, of both signs, from 0 up
+        convolve(sketch, 16, 3, act=activation)
+    convolve(sketch, 16, 3)
+    path = tmp_path / "shifted.onnx"
+    onnx.save(sketch.model("shifted", opset=17, ir_version=8), path)
+    kernels = OpenVinoBackend().trace(path, 1, runs=1, seed=0).kernels
+    found = [one["attributes"].get("input_zero_point") for one in kernels if one["kind"] == "Convolution"]
+    assert found == [1, None, 1, None]
+
+
 def test_openvino_shows_the_same_kernels_however_often_it_runs(tmp_path: Path) -> None:
     """A kernel of less than a microsecond is one all the same."""
     pytest.importorskip("openvino", reason="openvino is not installed")

@@ -20,6 +20,7 @@ _ATTRIBUTES = {
     "transpose_a": "transpose_a", "transpose_b": "transpose_b", "rounding_type": "rounding_type",
     "exclude-pad": "exclude_pad", "group": "group",
 }  # fmt: skip
+_WITH_WEIGHTS = frozenset({"Convolution", "GroupConvolution", "MatMul"})
 _CUT_US = 0.5
 _WITHOUT_A_KERNEL = frozenset({"Input", "Output", "Const", "Parameter", "Result", "Constant"})
 
@@ -105,9 +106,26 @@ def _attributes(op: Any, facts: Dict[str, str], operations: Dict[str, Any]) -> D
     main = next((op for op in fused if op.get_type_name() in _main_kinds(facts)), None)
     if main is not None:
         found.update(_own_attributes(main))
+        if _shifted(main):
+            found["input_zero_point"] = 1
     elif facts.get("layerType") == "Convolution":
         found.update(_attributes_from_shapes(op))
     return found
+
+
+def _shifted(op: Any) -> bool:
+    """Whether the first input is dequantized from integers whose zero is not 0, which costs kernels time."""
+    if op.get_type_name() not in _WITH_WEIGHTS:
+        return False
+    node = op.input_value(0).get_node()
+    while node.get_type_name() in ("Multiply", "Convert"):
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Subtract":
+        return False
+    zero_point = node.input_value(1).get_node()
+    while zero_point.get_type_name() in ("Convert", "Reshape"):
+        zero_point = zero_point.input_value(0).get_node()
+    return zero_point.get_type_name() != "Constant" or bool(zero_point.get_data().any())
 
 
 def _attributes_from_shapes(op: Any) -> Dict[str, Any]:

@@ -21,7 +21,7 @@ from edgenas.latency_tables.kernels import (
 
 FEATURES = (
     "macs", "read", "written", "weights", "in_channels", "out_channels", "height", "width", "window",
-    "stride", "inputs", "rank", "activation", "sum", "in_padding", "out_padding", "groups",
+    "stride", "inputs", "rank", "activation", "sum", "in_padding", "out_padding", "groups", "zero_point",
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ def _features(spec: KernelSpec) -> tuple[float, ...]:
         _padding(channels(first, spec) if first is not None else 0),
         _padding(channels(last, spec) if last is not None else 0),
         math.log2(convolution_groups(spec)) if is_convolution(spec) else 0.0,
+        2.0 * bool(spec.attributes.get("input_zero_point")),
     )
 
 

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+import edgenas
 from edgenas.files import replaced
 from edgenas.latency_tables.catalogue import KernelCatalogue, KernelFacts
 from edgenas.latency_tables.design import Design
+from edgenas.latency_tables.features import FEATURES, WORK
 from edgenas.latency_tables.observations import configuration, observe
 from edgenas.latency_tables.posterior import Posterior
 from edgenas.latency_tables.predictor import LatencyPredictor
@@ -30,14 +32,15 @@ from edgenas.workspace import cache_folder
 
 Array = NDArray[np.float64]
 
-_FORMAT = 1  # changes whenever the same table would be fitted otherwise
+# Changes whenever the same table would be fitted otherwise.
+_FORMAT = repr((1, edgenas.__version__, FEATURES, WORK))
 _SETTINGS = dict[str, tuple[float, float, float]]
 
 
 class _Facts(msgspec.Struct, frozen=True):
     """Everything about a predictor that is no array."""
 
-    format: int
+    format: str
     content: str
     device: str
     runtime: str
