@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +45,7 @@ from edgenas.training.budget import Clock, StepBudget, load_step_budget, save_st
 from edgenas.training.checkpoint import load_checkpoint  # noqa: E402
 from edgenas.training.folded import FoldedNetwork, quantized_activation, quantized_weight  # noqa: E402
 from edgenas.training.networks import Teacher  # noqa: E402
+from edgenas.training.scores import ScoreStore  # noqa: E402
 
 TINY = StagedDescription(
     name="tiny",
@@ -534,6 +537,30 @@ def test_scores_are_repeatable_cached_and_survive_a_cut_line(
 
     monkeypatch.setattr(Supernet, "calibrate", None)
     np.testing.assert_array_equal(SupernetAccuracy(supernet, data, cache=cache).score(genomes), scores)
+
+
+CRAMPED = """
+import resource, sys
+from pathlib import Path
+from edgenas.training.scores import ScoreStore
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+print(len(ScoreStore(Path(sys.argv[1]), "source").known))
+"""
+
+
+def test_a_cut_line_is_taken_off_without_writing_the_others_again(tmp_path: Path) -> None:
+    """A process that may not write must not lose what is there, nor may one that is killed."""
+    path = tmp_path / "scores.jsonl"
+    store = ScoreStore(path, "source")
+    for number in range(3):
+        store.add(f"network {number}", np.array([number]), 0.5)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"version": 1, "sour')
+    done = subprocess.run(
+        [sys.executable, "-c", CRAMPED, str(path)], capture_output=True, text=True, check=True
+    )
+    assert path.read_bytes() == whole
+    assert done.stdout == "3\n"
 
 
 def test_scores_of_other_weights_are_not_used(space: StagedSpace, data: TrainingData, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from edgenas.errors import ArtifactError
@@ -45,10 +46,10 @@ def _read(path: Path, source: str) -> dict[str, float]:
     """What the file knows about ``source``; the end of a line that a kill cut off is dropped."""
     if not path.exists():
         return {}
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.truncate(path, len(whole))  # never rewritten: a second kill would take it all
     try:
         lines = [json.loads(line) for line in whole.splitlines()]
         newest = max((line["version"] for line in lines), default=VERSION)
