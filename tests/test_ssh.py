@@ -139,18 +139,22 @@ def _agents(folder: Path) -> list[int]:
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
-        ("known_hosts", "Host key", "ssh board"),
+        ("unknown key", "host key is known", "accept it once by hand: ssh board"),
+        ("unknown key, unchecked", "host key is known", "accept it once by hand: ssh board"),
+        ("unknown key, accepted when new", "host key is known", "accept it once by hand: ssh board"),
         ("user", "Permission denied", "ssh-copy-id"),
         ("port", "refused", "ssh server"),
-        ("name", "resolve", "~/.ssh/config"),
+        ("name", "resolve", "device add board --host"),
     ],
 )
 def test_unreachable_devices_say_why(
     server: Server, tmp_path: Path, change: str, message: str, hint: str
 ) -> None:
     text = server.config.read_text()
-    if change == "known_hosts":
+    if change.startswith("unknown key"):
+        checking = "no" if "unchecked" in change else "accept-new" if "accepted" in change else "ask"
         text = text.replace(f"{server.folder}/known_hosts", str(tmp_path / "nothing"))
+        text += f"  StrictHostKeyChecking {checking}\n"
     elif change == "user":
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True
@@ -167,6 +171,25 @@ def test_unreachable_devices_say_why(
         pass
     assert "board" in caught.value.message
     assert hint in caught.value.hint
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_an_ssh_that_hangs_is_one_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable(tmp_path / "ssh", "#!/bin/sh\nexec sleep 600\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in ("_COMMAND_S", "_CONTROL_S"):
+        monkeypatch.setattr(f"edgenas.measuring.ssh.{name}", 0.2)
+    profile = DeviceProfile(id="board", description="hangs", connection="ssh")
+    connection = SshConnection(profile)
+    folder = connection._control.parent
+    for _ in range(2):
+        with pytest.raises(DeviceUnreachableError, match=r"'board' cannot be reached.*takes longer than"):
+            connection.run("true")
+        connection._control.touch()  # now it is the master that hangs
+    connection.close()
+    assert not folder.exists()
 
 
 def test_missing_runtime_names_the_setup(server: Server, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgenas.device_profiles import DeviceProfile
@@ -23,6 +23,8 @@ from edgenas.measuring.remote_probe import RemotePlace, probe_script, read_probe
 _OPTIONS = (
     "-T",
     "-o", "BatchMode=yes",
+    # Whatever ~/.ssh/config says: a model goes to no device whose key nobody has looked at.
+    "-o", "StrictHostKeyChecking=yes",
     "-o", "ConnectTimeout=10",
     "-o", "ServerAliveInterval=15",
     "-o", "ServerAliveCountMax=3",
@@ -35,7 +37,7 @@ _OPTIONS = (
     "-o", "PermitLocalCommand=no",
     "-o", "LogLevel=ERROR",
 )  # fmt: skip
-_COMMAND_S = 120.0
+_COMMAND_S, _CONTROL_S = 120.0, 10.0
 # A master that nobody uses ends by itself: that of a program which was killed cannot be told to.
 _IDLE_S = 120
 _TRANSPORT_FAILED = 255
@@ -45,11 +47,12 @@ _KEEP_STATUS = """sh -c '"$@"; exit $?' sh """
 
 _HINTS = (
     ("Permission denied", "let the device accept your key: ssh-copy-id {host}"),
-    ("Host key verification failed", "check the device's key once by hand: ssh {host}"),
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "was the device set up anew? check, then: ssh-keygen -R {host}",
     ),
+    ("host key is known for", "look at the device's key and accept it once by hand: ssh {host}"),
+    ("Host key verification failed", "look at the device's key and accept it once by hand: ssh {host}"),
     ("Could not resolve", "is that spelled right? set it with: edgenas device add {device} --host USER@HOST"),
     ("Connection refused", "is the ssh server of the device running?"),
     ("timed out", "is the device on and in this network?"),
@@ -98,7 +101,7 @@ class SshConnection(Connection):
             DeviceUnreachableError: the connection or the command failed.
         """
         self._ensure_master()
-        try:
+        with self._in_time(command, timeout_s):
             done = subprocess.run(
                 [*self._ssh(), self.host, command],
                 input=given,
@@ -106,8 +109,6 @@ class SshConnection(Connection):
                 timeout=timeout_s,
                 check=False,
             )
-        except subprocess.TimeoutExpired:
-            raise self._unreachable(f"'{command[:60]}' takes longer than {timeout_s:.0f} s") from None
         if done.returncode:
             raise self._unreachable(done.stderr.decode("utf-8", "replace"))
         return done.stdout[: 1 << 20].decode("utf-8", "replace")
@@ -130,9 +131,13 @@ class SshConnection(Connection):
         return f"does this work? ssh {self.host} true"
 
     def close(self) -> None:
-        if self._control.exists():
-            self._control_command("exit")
-        self._sockets.cleanup()
+        try:
+            if self._control.exists():
+                self._control_command("exit")
+        except DeviceUnreachableError:
+            pass  # a master that does not answer ends by itself
+        finally:
+            self._sockets.cleanup()
 
     def place(self, *, own_environment: bool = True) -> RemotePlace:
         """Where things are on the device.
@@ -170,7 +175,7 @@ class SshConnection(Connection):
         self._place = None
         # Old clients keep a captured stderr open for as long as the master lives, so it gets a file.
         log = Path(self._sockets.name) / "master.log"
-        with log.open("wb") as stderr:
+        with log.open("wb") as stderr, self._in_time("connecting", _COMMAND_S):
             done = subprocess.run(
                 [*self._ssh(), "-M", "-N", "-f", "-o", f"ControlPersist={_IDLE_S}", self.host],
                 stdin=subprocess.DEVNULL,
@@ -188,10 +193,18 @@ class SshConnection(Connection):
             raise self._unreachable(said)
 
     def _control_command(self, command: str) -> bool:
-        done = subprocess.run(
-            [*self._ssh(), "-O", command, self.host], capture_output=True, timeout=10, check=False
-        )
+        with self._in_time(f"ssh -O {command}", _CONTROL_S):
+            done = subprocess.run(
+                [*self._ssh(), "-O", command, self.host], capture_output=True, timeout=_CONTROL_S, check=False
+            )
         return done.returncode == 0
+
+    @contextlib.contextmanager
+    def _in_time(self, what: str, limit_s: float) -> Iterator[None]:
+        try:
+            yield
+        except subprocess.TimeoutExpired:
+            raise self._unreachable(f"'{what[:60]}' takes longer than {limit_s:.0f} s") from None
 
     def _ssh(self) -> Sequence[str]:
         shared = ("-o", "ControlMaster=no", "-S", str(self._control)) if self._shared else ("-S", "none")
