@@ -18,7 +18,7 @@ TURN_SECONDS, RUNS_PER_TURN = 3e-3, 6  # about what the agent gives each model i
 VIRTUAL_PASSES = 3  # an instruction count repeats itself to .1 %
 LOOKS = 3
 MOST_SECONDS = 90.0  # after which another look is not begun; what is undecided then stays float
-STEADY = 1.05  # the float model's passes within this factor are of one state of the device
+STEADY = 1.03  # the float model's passes within this factor are of one state of the device
 
 
 class Contest:
