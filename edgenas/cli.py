@@ -26,6 +26,7 @@ from edgenas.cli_options import (
     SECONDS,
     Command,
     Listed,
+    configuration_option,
     device_option,
     gate_limits,
     output_option,
@@ -563,6 +564,7 @@ def report(run: Path | None, table: str | None, checks: Path | None, output: Pat
 
 
 @_command(cli)
+@configuration_option
 @device_option
 @click.option("--latency-ms", type=MS, required=True, help="The hard limit.")
 @click.option("--data", required=True, help="An image folder, .npz, IDX folder, .tsv of texts, named set.")

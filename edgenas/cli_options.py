@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from edgenas.errors import UsageError
+from edgenas.workspace import CONFIGURATION_FILE, Workspace, read_configuration
+
 PROGRAM_FLAGS = {
     "as_json": ("--json", "Print the result as JSON on stdout."),
     "quiet": ("--quiet", "Show no progress and no messages."),
@@ -46,6 +49,32 @@ def program_flags(command: Command) -> Command:
             flag, name, is_flag=True, expose_value=False, callback=note(name), is_eager=True, help=text
         )(command)
     return command
+
+
+def configuration_option(command: Command) -> Command:
+    """Options may stand in a TOML section that is called like the command; those on the line win."""
+
+    def read(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+        found = Workspace().configuration() if path is None else read_configuration(path)
+        section = found.get(context.info_name or "", {})
+        known = sorted({option.name or "" for option in context.command.params} - set(PROGRAM_FLAGS))
+        strange = ", ".join(sorted(set(section) - set(known))) if isinstance(section, dict) else repr(section)
+        if strange:
+            raise UsageError(
+                f"[{context.info_name}] of {path or CONFIGURATION_FILE} has {strange}",
+                hint=f"it may have: {', '.join(known)}",
+            )
+        device = {"device": found["device"]} if "device" in found else {}
+        context.default_map = {**device, **section}
+
+    return click.option(
+        "--config",
+        type=EXISTING,
+        callback=read,
+        is_eager=True,
+        expose_value=False,
+        help=f"A TOML file with these options (default: {CONFIGURATION_FILE} where there is one).",
+    )(command)
 
 
 class Positive(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5

@@ -45,12 +45,7 @@ class Workspace:
             UsageError: the file is not valid TOML.
         """
         path = self.root / CONFIGURATION_FILE
-        try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} is not valid TOML: {error}") from error
+        return read_configuration(path) if path.exists() else {}
 
     def device_or_default(self, device: str | None) -> str:
         """``device``, else the one in ``edgenas.toml``, else the only table's, else ``local``."""
@@ -61,6 +56,20 @@ class Workspace:
             return configured
         tables = sorted(self.tables.glob("*.sqlite")) if self.tables.is_dir() else []
         return tables[0].stem if len(tables) == 1 else "local"
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The content of a file like ``edgenas.toml``.
+
+    Raises:
+        UsageError: it is missing or not valid TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
 
 
 def cache_folder() -> Path:

@@ -167,6 +167,33 @@ def test_a_budget_that_is_none(
     assert not (folder / "runs").exists()
 
 
+def test_a_configuration_gives_options_and_the_line_wins(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "mine.toml"
+    path.write_text('device = "rpi99"\n[run]\ndata = "absent"\nlatency_ms = 2.0\n')
+    assert "no data at 'absent'" in _refused(["run", "--config", "mine.toml"], folder, capsys)["message"]
+    error = _refused(["run", "--config", "mine.toml", "--data", "digits"], folder, capsys, code=2)
+    assert "rpi99" in error["message"]
+    path.rename(folder / "edgenas.toml")
+    assert "no data at 'absent'" in _refused(["run"], folder, capsys)["message"]
+    error = _refused(["run", "--latency-ms", "1", "--data", "empty"], folder, capsys)
+    assert "empty is empty" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [("[run]\nlatency = 2", "has latency"), ("run = 3", "has 3"), ("[run", "not valid TOML"), (None, "cannot be read")],
+)
+def test_a_configuration_that_is_wrong(
+    content: str | None, found: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (folder / "mine.toml").write_text(content)
+    assert invoke([*RUN, "digits", "--config", "mine.toml"]) == 2
+    assert found in capsys.readouterr().err
+
+
 def test_output_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(folder / "latency_tables")
     LatencyTable.open(folder / "latency_tables" / "local.sqlite", create=True, device="local").close()
