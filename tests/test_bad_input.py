@@ -183,7 +183,12 @@ def test_a_configuration_gives_options_and_the_line_wins(
 
 @pytest.mark.parametrize(
     ("content", "found"),
-    [("[run]\nlatency = 2", "has latency"), ("run = 3", "has 3"), ("[run", "not valid TOML"), (None, "cannot be read")],
+    [
+        ("[run]\nlatency = 2", "has latency"),
+        ("run = 3", "has 3"),
+        ("[run", "not valid TOML"),
+        (None, "cannot be read"),
+    ],
 )
 def test_a_configuration_that_is_wrong(
     content: str | None, found: str, folder: Path, capsys: pytest.CaptureFixture[str]
