@@ -621,6 +621,21 @@ def test_a_legend_hides_and_shows_and_the_mouse_zooms(browser: chromium.Page, pa
     assert browser.problems() == []
 
 
+def test_thousands_of_candidates_are_one_shape_and_still_answer(
+    browser: chromium.Page, tmp_path: Path
+) -> None:
+    records = {**run_records(), "search": search_result(900)}
+    path = report(write_run(tmp_path / "runs" / "many", records), workspace=Workspace(tmp_path))
+    open_and_draw(browser, path)
+    chart = "[data-figure=front-0]"
+    assert browser.evaluate(f"document.querySelectorAll('{chart} .points').length") == 1
+    browser.evaluate(f"document.querySelector('{chart}').focus({{preventScroll: true}})")
+    browser.press("Home", 36)
+    fastest = min(one.latency_ms["local"] for one in records["search"].evaluated)
+    assert f"at {fastest:.3f} ms" in hover_text(browser, "front-0")
+    assert browser.problems() == []
+
+
 def test_the_first_chart_is_there_when_the_page_is(browser: chromium.Page, page_file: Path) -> None:
     browser.open(page_file)
     # Drawn while the page was read, and so in the first frame that anybody sees.
