@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Iterator
+
+# How Python, C++ and ONNX Runtime's arena say that memory ran out.
+_OUT_OF_MEMORY = re.compile(
+    r"MemoryError|bad_alloc|bad allocation|[Ff]ailed to allocate|Cannot allocate memory"
+)
+_REQUESTED = re.compile(r"(?:requested buffer of size|[Uu]nable to allocate) (\d+)(?!\S)")
 
 
 class AgentError(Exception):
@@ -12,7 +19,8 @@ class AgentError(Exception):
     Kinds: ``request`` (the host asked for nonsense), ``missing`` (content is not in the cache),
     ``input`` (arrays that do not fit the model),
     ``model`` (the runtime refuses the model), ``device`` (the device is not able), ``runtime``
-    (something failed while it ran), ``crash`` (the process that ran the model ended).
+    (something failed while it ran), ``memory`` (the device ran out of it), ``crash`` (the process
+    that ran the model ended).
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -33,4 +41,13 @@ def reported_as(kind: str, what: str) -> Iterator[None]:
     except AgentError:
         raise
     except Exception as error:
-        raise AgentError(kind, f"{what}: {type(error).__name__}: {error}") from error
+        said = f"{type(error).__name__}: {error}"
+        if _OUT_OF_MEMORY.search(said):
+            raise AgentError("memory", _out_of_memory(said)) from error
+        raise AgentError(kind, f"{what}: {said}") from error
+
+
+def _out_of_memory(said: str) -> str:
+    requested = _REQUESTED.search(said)
+    piece = f", {int(requested.group(1)) >> 20} MiB in one piece were asked for" if requested else ""
+    return f"the device's memory does not suffice{piece}"

@@ -18,7 +18,7 @@ from .environment import free_memory_bytes, read_environment, resident_bytes
 from .evaluation import Evaluation
 from .failures import AgentError, reported_as
 from .fresh import FreshProcess, characterise
-from .lease import Lease
+from .lease import Lease, lease_path
 from .parameters import Parameters
 from .protocol import PROTOCOL, Channel
 from .rounds import Contender, Plan, measure_rounds
@@ -37,7 +37,8 @@ class Service:
         self._channel = channel
         self._folder = Path(cache_folder) if cache_folder else Path.home() / ".cache" / "edgenas"
         self._cache = ContentCache(self._folder / "content", _CACHE_LIMIT_BYTES)
-        self._lease = Lease(self._folder / "measuring.lock", f"process {os.getpid()}")
+        self._lease_path = lease_path(self._folder)
+        self._lease = Lease(self._lease_path, f"process {os.getpid()}")
         self._backend: Optional[Backend] = None
         self._evaluations: Dict[int, Evaluation] = {}
         _prepare_temporary_folder(self._folder / "tmp")
@@ -70,7 +71,7 @@ class Service:
         if asked != PROTOCOL:
             raise AgentError("request", f"this agent speaks protocol {PROTOCOL}, asked was {asked}")
         self._backend = get_backend(given.text("runtime"), given.text("float_type"))
-        self._lease = Lease(self._folder / "measuring.lock", given.text("holder"))
+        self._lease = Lease(self._lease_path, given.text("holder"))
         return {"protocol": PROTOCOL}
 
     def _environment(self, _: Parameters) -> Any:

@@ -189,8 +189,13 @@ class Conversation:
             return DeviceError(self._named + failure.message, hint=self._connection.hint(failure.message))
         if failure.kind == "request":
             return AgentProtocolError(f"the agent of '{self._profile.id}' refused: {failure.message}")
+        memory = (
+            f"how much is free: edgenas device check {self._profile.id}; a smaller input or int8 needs less"
+        )
         return MeasurementError(
-            f"'{self._profile.id}' cannot run the model: {failure.message}", reason=failure.message
+            f"'{self._profile.id}' cannot run the model: {failure.message}",
+            reason=failure.message,
+            hint=memory if failure.kind == "memory" else "",
         )
 
     def _abandon(self) -> None:
