@@ -8,6 +8,7 @@ import platform
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -32,12 +33,23 @@ from edgenas.latency_tables.exchange import export_table
 from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
-from edgenas.pipeline.ab_test import FILLER_SIZE, judge, judged_passes, rounds_for, slowed
+from edgenas.pipeline import ab_test
+from edgenas.pipeline.ab_test import (
+    FEWEST_PASSES,
+    FILLER_SIZE,
+    LONGEST_S,
+    SLOWEST_S,
+    judge,
+    judged_passes,
+    rounds_for,
+    slowed,
+)
 from edgenas.pipeline.baseline import read_baseline, write_baseline
 from edgenas.pipeline.check import check
 from edgenas.pipeline.check_history import read_history
 from edgenas.pipeline.ci_init import ci_init
 from edgenas.pipeline.gate_findings import accuracy_drop, budget, floor, growth, worst
+from edgenas.pipeline.gate_latency import MeasuredLatency
 from edgenas.pipeline.gate_limits import Allowance, allowance_from, require_knowable
 from edgenas.pipeline.gate_model import named_models
 from edgenas.pipeline.skeleton import same_network, seeded_model, strip_weights, structure
@@ -294,11 +306,37 @@ def test_a_quantile_of_each_pass_is_judged_like_rounds_are() -> None:
     assert body.found.verdict(0.03, 0.0) == "pass"
 
 
-def test_slow_models_get_fewer_rounds_and_a_p99_enough_of_them() -> None:
-    assert [rounds_for(ms, ("repeatable",)) for ms in (0.1, 10.0, 100.0, 500.0)] == [12, 12, 5, 4]
-    assert all(
-        runs * rounds_for(ms, ("repeatable", "p99")) >= 100 for ms, runs in ((1.0, 5), (50.0, 3), (300.0, 2))
-    )
+def test_slow_models_get_fewer_rounds_and_a_quantile_enough_of_them() -> None:
+    found = [rounds_for(ms, ("repeatable",)) for ms in (0.1, 10.0, 50.0, 100.0, 500.0, 2000.0)]
+    assert found == [(12, None), (12, None), (10, None), (12, 1), (4, 1), (2, 1)]
+    for ms, runs in ((1.0, 5), (50.0, 3), (300.0, 1)):
+        assert runs * rounds_for(ms, ("repeatable", "p99")).number >= 100
+        assert runs * rounds_for(ms, ("repeatable", "p90")).number >= 10
+
+
+def test_the_runs_of_a_slow_models_gate_take_less_than_a_minute() -> None:
+    with connect(load_profile("local", Workspace())) as agent:
+        source = MeasuredLatency(agent, 1, Allowance())
+    rough, warm_up = 2 * 4, 3
+    for latency_s in (0.1, 0.15, 0.3, 0.6, 0.9):
+        alone = source._runs_today(1e3 * latency_s) + source._runs_before(1e3 * latency_s) + 2 * warm_up
+        one_pass = 3 * (2 + rounds_for(1e3 * latency_s, ("repeatable",)).number)
+        passes = FEWEST_PASSES
+        while latency_s * one_pass * (passes + 1) < LONGEST_S:
+            passes += 1
+        assert latency_s * one_pass * FEWEST_PASSES < SLOWEST_S
+        assert latency_s * (rough + alone + passes * one_pass) < 60.0
+
+
+def test_a_model_too_slow_for_three_passes_is_inconclusive() -> None:
+    """Two passes never decide, however clear they look."""
+    calm = [np.full(4, 1000.0)] * 2
+    tested = ab_test.Tested(found=judge(calm, calm), control=judge(calm, [2 * one for one in calm]), passes=2)
+    with connect(load_profile("local", Workspace())) as agent:
+        source = MeasuredLatency(agent, 1, Allowance())
+    finding = source._finding("slow", "latency_ms", tested)
+    assert finding.verdict == "inconclusive" and "2 of 3 passes" in finding.note
+    assert source._finding("slow", "latency_ms", replace(tested, passes=3)).verdict == "pass"
 
 
 def test_names_are_checked_before_anything_is_measured(accepted: Path, tmp_path: Path) -> None:

@@ -61,9 +61,14 @@ class Agent:
         Raises:
             DeviceError: the device has no room for it, or is gone.
         """
-        content = self._shipper.hash_of(path)
-        self._steadily(lambda: self._shipper.ensure([content]))
-        return content
+        return self.ship_all([path])[0]
+
+    def ship_all(self, paths: Sequence[Path]) -> list[str]:
+        """Like ``ship`` for several files, of which the device is asked at once."""
+        contents = [self._shipper.hash_of(path) for path in paths]
+        if contents:
+            self._steadily(lambda: self._shipper.ensure(contents))
+        return contents
 
     def present(self, contents: Sequence[str]) -> set[str]:
         """Those of the contents that the device has in its cache now; one request for all of them."""
@@ -79,6 +84,7 @@ class Agent:
         min_rounds: int = 8,
         max_rounds: int = 40,
         relative_halfwidth: float = 0.01,
+        runs_per_round: int | None = None,
         time_limit_s: float | None = None,
     ) -> Iterator[NetworkLatency]:
         """Measures models side by side, in interleaved rounds, as many at once as memory allows.
@@ -87,6 +93,7 @@ class Agent:
             models: hashes of shipped models; repeated ones are measured once.
             relative_halfwidth: a model is done when the 95 % interval of its median is this narrow,
                 after ``min_rounds``, or after ``max_rounds``.
+            runs_per_round: runs of a model in each round; when None the agent takes more of fast models.
             time_limit_s: when it is over, what was not begun is yielded with an error.
 
         Yields:
@@ -96,7 +103,7 @@ class Agent:
         Raises:
             DeviceError: the device itself failed.
         """
-        plan = ComparePlan(threads, min_rounds, max_rounds, relative_halfwidth)
+        plan = ComparePlan(threads, min_rounds, max_rounds, relative_halfwidth, runs_per_round)
         comparer = Comparer(self.profile, plan, self._conversation, self._shipper, self._steadily)
         yield from comparer.compare(models, time_limit_s)
 

@@ -27,6 +27,7 @@ class ComparePlan(NamedTuple):
     min_rounds: int
     max_rounds: int
     relative_halfwidth: float
+    runs_per_round: int | None = None
 
 
 class Steadily(Protocol):
@@ -94,7 +95,10 @@ class Comparer:
             return self._ask_once(waiting[: self._most], left_s)
 
     def _ask_once(self, models: list[str], left_s: float | None) -> Comparison:
-        rounds: dict[str, Any] = {"min_rounds": self._plan.min_rounds, "max_rounds": self._plan.max_rounds}
+        plan = self._plan
+        rounds: dict[str, Any] = {"min_rounds": plan.min_rounds, "max_rounds": plan.max_rounds}
+        if plan.runs_per_round is not None:
+            rounds["runs_per_round"] = plan.runs_per_round
         if self._profile.virtual:
             rounds = _VIRTUAL_ROUNDS
         return self._conversation.ask(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -28,9 +28,11 @@ Statistic = Literal["repeatable", "p50", "p90", "p99"]
 PASSES, FEWEST_PASSES, MOST_PASSES = 4, 3, 12  # judged every four, while undecided
 VIRTUAL_PASSES = 2  # an instruction count repeats itself
 TAIL_PASSES = 6  # a pass has one value of a quantile, and as many as its rounds of the repeatable latency
-ROUNDS, LEAST_ROUNDS = 12, 4
+ROUNDS, LEAST_ROUNDS = 12, 2
 PASS_S, LONGEST_S = 6.0, 20.0
-P99_RUNS = 100
+SLOWEST_S = 37.0  # what the fewest passes may take; a model of more than a second gets fewer, and no verdict
+SLOW_MS = 100.0  # models from here on run once a round: one run is longer than what disturbs a run
+QUANTILE_RUNS = {"repeatable": 0, "p50": 5, "p90": 10, "p99": 100}  # what a pass needs to know one
 CALIBRATION_ROUNDS = (3, 8)
 RESAMPLES = 2000
 CONFIDENCE = 0.99
@@ -64,11 +66,19 @@ class Tested:
 
     found: Comparison
     control: Comparison
+    passes: int
 
     def decided(self, allowed: float, floor_ms: float) -> bool:
         """Whether more passes would tell nothing else."""
         verdicts = (one.verdict(allowed, floor_ms) for one in (self.found, self.control))
         return "inconclusive" not in verdicts
+
+
+class Rounds(NamedTuple):
+    """Rounds of one pass, and runs of a model in each of them; None leaves them to the agent."""
+
+    number: int
+    runs: int | None = None
 
 
 def compare_latency(
@@ -84,7 +94,8 @@ def compare_latency(
 ) -> dict[Statistic, Tested]:
     """New against old, and the slowed copy of new against new, by each statistic.
 
-    Measures until all of them are decided, for at most twelve passes or about 20 s.
+    Measures until all of them are decided, for at most twelve passes or about 20 s; the fewest passes
+    that can be judged may take longer.
 
     Args:
         allowed: the share by which new may be slower; the control is slowed by twice that.
@@ -118,15 +129,15 @@ def _passes_at_once(agent: Agent, statistics: Sequence[Statistic]) -> int:
 
 def _takes_too_long(agent: Agent, passes: int, elapsed_s: float) -> bool:
     """Whether one more pass would end too late; on a virtual board the host's clock means nothing."""
-    if passes < FEWEST_PASSES or agent.profile.virtual:
+    if agent.profile.virtual:
         return False
-    return elapsed_s * (passes + 1) / passes > LONGEST_S
+    return elapsed_s * (passes + 1) / passes > (LONGEST_S if passes >= FEWEST_PASSES else SLOWEST_S)
 
 
 def judged_passes(passes: Sequence[Sequence[LatencyStatistics]], statistic: Statistic) -> Tested:
     """What passes of old, new and control say by one statistic."""
     old, new, control = ([_values(one[i], statistic) for one in passes] for i in range(3))
-    return Tested(found=judge(old, new), control=judge(new, control))
+    return Tested(found=judge(old, new), control=judge(new, control), passes=len(passes))
 
 
 def _values(statistics: LatencyStatistics, statistic: Statistic) -> Array:
@@ -136,23 +147,29 @@ def _values(statistics: LatencyStatistics, statistic: Statistic) -> Array:
     return np.array([getattr(statistics, f"latency_{statistic}_ms")], float)
 
 
-def rounds_for(latency_ms: float, statistics: Sequence[Statistic]) -> int:
+def rounds_for(latency_ms: float, statistics: Sequence[Statistic]) -> Rounds:
     """Rounds of one pass: fewer where three models of this latency would take longer than ``PASS_S``,
-    enough for a p99 where one is asked for."""
-    # The agent takes so many runs a turn, and one that does not count, for each of three models.
-    runs = 5 if latency_ms < 20 else 3 if latency_ms < 200 else 2
-    round_s = 3 * (runs + 1) * latency_ms / 1e3
-    least = math.ceil(P99_RUNS / runs) if "p99" in statistics else LEAST_ROUNDS
-    return max(least, int(np.clip(PASS_S / round_s, LEAST_ROUNDS, ROUNDS)))
+    enough for a quantile where one is asked for."""
+    if latency_ms >= SLOW_MS:
+        runs, round_s = 1, 3 * latency_ms / 1e3
+    else:
+        # The agent takes so many runs a turn, and one that does not count, for each of three models.
+        runs = 5 if latency_ms < 20 else 3
+        round_s = 3 * (runs + 1) * latency_ms / 1e3
+    least = max(LEAST_ROUNDS, *(math.ceil(QUANTILE_RUNS[one] / runs) for one in statistics))
+    return Rounds(
+        max(least, int(np.clip(PASS_S / round_s, LEAST_ROUNDS, ROUNDS))), 1 if latency_ms >= SLOW_MS else None
+    )
 
 
 def _one_pass(
-    agent: Agent, models: list[str], threads: int, rounds: int, *, turned: int
+    agent: Agent, models: list[str], threads: int, rounds: Rounds, *, turned: int
 ) -> list[LatencyStatistics]:
     """Freshly loaded sessions side by side. Each pass loads another model first: the place in memory
     that the first one gets can be the better one every time."""
     by = turned % len(models)
-    found = measured(agent, [*models[by:], *models[:by]], threads, (rounds, rounds))
+    both = rounds.number, rounds.number
+    found = measured(agent, [*models[by:], *models[:by]], threads, both, runs_per_round=rounds.runs)
     return [*found[len(models) - by :], *found[: len(models) - by]]
 
 
@@ -226,23 +243,29 @@ def _fillers_for(
 ) -> tuple[int, float]:
     """How many fillers slow the model by twice what is allowed, and its latency in ms, by measurement."""
     plain = ship_model(agent, model, folder / "plain.onnx")
-    one_ms, plain_ms = filler_ms(agent, plain, folder, threads=threads)
+    plain_ms = roughly_ms(agent, plain, threads)
+    one_ms = filler_ms(agent, folder, threads=threads)
     least = 0.0 if agent.profile.virtual else LEAST_CONTROL
     slower_ms = max(CONTROL_FACTOR * max(allowed * plain_ms, floor_ms), least * plain_ms)
     return max(1, math.ceil(slower_ms / one_ms)), plain_ms
 
 
-def filler_ms(agent: Agent, plain: str, folder: Path, *, threads: int) -> tuple[float, float]:
-    """What one filler takes, and the shipped model ``plain``, in ms.
+def roughly_ms(agent: Agent, model: str, threads: int) -> float:
+    """A shipped model's latency in ms from four runs: enough to plan by, cheap where one takes a second."""
+    return measured(agent, [model], threads, (2, 2), runs_per_round=1)[0].latency_ms
+
+
+def filler_ms(agent: Agent, folder: Path, *, threads: int) -> float:
+    """What one filler takes in ms.
 
     Fillers are timed alone: beside a large model's own time a few of them would be lost in its noise.
     """
     few, many = (
         ship_model(agent, slowed(_nothing(), count), folder / f"fillers{count}.onnx") for count in FILLERS
     )
-    found = measured(agent, [plain, few, many], threads, CALIBRATION_ROUNDS, relative_halfwidth=0.02)
-    plain_ms, few_ms, many_ms = (one.latency_ms for one in found)
-    return max((many_ms - few_ms) / (FILLERS[1] - FILLERS[0]), 1e-5), plain_ms
+    found = measured(agent, [few, many], threads, CALIBRATION_ROUNDS, relative_halfwidth=0.02)
+    few_ms, many_ms = (one.latency_ms for one in found)
+    return max((many_ms - few_ms) / (FILLERS[1] - FILLERS[0]), 1e-5)
 
 
 def _nothing() -> onnx.ModelProto:
@@ -267,12 +290,14 @@ def measured(
     rounds: tuple[int, int],
     *,
     relative_halfwidth: float = 0.0,
+    runs_per_round: int | None = None,
 ) -> list[LatencyStatistics]:
     """Each shipped model's latency, measured side by side in interleaved rounds.
 
     Args:
         rounds: the fewest and the most; a model is done when its median is known within
             ``relative_halfwidth``.
+        runs_per_round: runs of a model in each round; when None the agent takes more of fast models.
 
     Raises:
         MeasurementError: the device cannot run one of them.
@@ -284,6 +309,7 @@ def measured(
         min_rounds=fewest,
         max_rounds=most,
         relative_halfwidth=relative_halfwidth,
+        runs_per_round=runs_per_round,
     )
     found = {}
     for one in compared:

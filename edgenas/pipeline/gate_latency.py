@@ -11,7 +11,15 @@ import numpy as np
 import onnx
 
 from edgenas.measuring import Agent
-from edgenas.pipeline.ab_test import Statistic, Tested, compare_latency, measured, ship_model
+from edgenas.pipeline.ab_test import (
+    FEWEST_PASSES,
+    VIRTUAL_PASSES,
+    Statistic,
+    Tested,
+    compare_latency,
+    roughly_ms,
+    ship_model,
+)
 from edgenas.pipeline.baseline import Baseline, BaselineModel
 from edgenas.pipeline.gate_findings import budget, growth, not_judged
 from edgenas.pipeline.gate_limits import FLOOR_MS, Allowance, LatencySourceName, require_knowable
@@ -21,8 +29,9 @@ from edgenas.progress import track
 from edgenas.records import Characterisation, CheckFinding, Environment, LatencyStatistics
 
 MEMORY_FLOOR_BYTES = 8 << 20
-RUNS, FEWEST_RUNS, FEWEST_RUNS_BEFORE = 200, 100, 10
-TODAY_S, BEFORE_S = 15.0, 3.0  # what runs of a slow model may take; the fewest are made in any case
+RUNS, P99_RUNS, FEWEST_RUNS, FEWEST_RUNS_BEFORE = 200, 100, 10, 3
+TODAY_S, BEFORE_S = 15.0, 3.0  # what the runs of a slow model may take; the fewest are made in any case
+SLOW_TODAY_S = 10.0  # where 100 runs do not fit there, a p99 is not known, and less time serves as well
 TAIL_PROCESSES = 3  # a quantile that is limited is known as well as fresh processes agree on it
 QUANTILES: tuple[Statistic, ...] = ("p50", "p90", "p99")
 
@@ -100,15 +109,25 @@ class MeasuredLatency(LatencySource):
         """The repeatable latency in ms and 100 runs or more."""
         content = self.agent.ship(model.file)
         with track(f"Measuring {model.name}"):
-            first = measured(self.agent, [content], self.threads, (2, 2))[0]
-            found = self._characterised(content, self._runs(first.latency_ms, TODAY_S, FEWEST_RUNS))
+            found = self._characterised(
+                content, self._runs_today(roughly_ms(self.agent, content, self.threads))
+            )
         return found.statistics.latency_ms, found
 
-    def _runs(self, latency_ms: float, most_s: float, fewest: int) -> int:
-        """Fewer runs where they would take longer than ``most_s``, or tell nothing new."""
+    def _runs_today(self, latency_ms: float) -> int:
+        """As many runs as there is time for: 100 or more, but for a model that is too slow for that."""
+        if self.name == "virtual" or self.allowance.latency_statistic == "p99":
+            return P99_RUNS
+        affordable = 1e3 * TODAY_S / latency_ms
+        if affordable < P99_RUNS:
+            affordable = max(FEWEST_RUNS, 1e3 * SLOW_TODAY_S / latency_ms)
+        return min(RUNS, int(affordable))
+
+    def _runs_before(self, latency_ms: float) -> int:
+        """Runs of the baseline, whose quantiles are shown for information."""
         if self.name == "virtual":
-            return fewest
-        return int(np.clip(1e3 * most_s / latency_ms, fewest, RUNS))
+            return FEWEST_RUNS_BEFORE
+        return int(np.clip(1e3 * BEFORE_S / latency_ms, FEWEST_RUNS_BEFORE, RUNS))
 
     def _characterised(self, content: str, runs: int) -> Characterisation:
         return self.agent.characterise(content, threads=self.threads, runs=runs)
@@ -151,7 +170,7 @@ class MeasuredLatency(LatencySource):
         with tempfile.TemporaryDirectory(prefix="edgenas-gate-") as folder:
             latencies = self.compared(before, model, Path(folder))
             old = seeded_model(before.graph(), role="baseline")
-            runs = self._runs(found.statistics.latency_ms, BEFORE_S, FEWEST_RUNS_BEFORE)
+            runs = self._runs_before(found.statistics.latency_ms)
             with track(f"Memory of the baseline's {model.name}"):
                 then = self._characterised(ship_model(self.agent, old, Path(folder) / "then.onnx"), runs)
         memory = growth(
@@ -197,6 +216,9 @@ class MeasuredLatency(LatencySource):
         if control.verdict(self.allowed, self.floor_ms) != "fail":
             verdict = "inconclusive"
             note += " was not caught: this device is too noisy now"
+        if tested.passes < (VIRTUAL_PASSES if self.name == "virtual" else FEWEST_PASSES):
+            verdict = "inconclusive"
+            note += f"; a minute is too short for this model: {tested.passes} of {FEWEST_PASSES} passes"
         return CheckFinding(
             model=model,
             metric=metric,
