@@ -3,7 +3,9 @@
 Networks of the demo's space are profiled over an sshd on loopback as `edgenas profile` does it: built,
 shipped, measured in two passes, traced and stored. The time spent measuring is what the requests
 `compare` and `trace` take, less one round trip each; everything else is overhead: building, hashing,
-shipping, round trips, SQLite. `--device ID` does the same on any other device, such as a virtual board
+shipping, round trips, SQLite. Where this process may use two cores, the device has one and the host the
+others, as two machines have; on one core (`taskset -c 1`) host and device take turns, and nothing is built
+while the device measures. `--device ID` does the same on any other device, such as a virtual board
 that runs.
 
     python bench/remote_overhead.py [--quick] [--json OUT] [--seeds N] [--device ID]
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -37,6 +40,7 @@ HERE = Path(__file__).parent
 SPACE = "mobilenetv3-demo"
 NETWORKS, QUICK_NETWORKS = 40, 10
 ROUND_TRIPS = 20
+CORES = os.sched_getaffinity(0)
 
 
 class Clock:
@@ -65,15 +69,26 @@ def device(name: str | None, folder: Path) -> Iterator[DeviceProfile]:
     from loopback_sshd import Server
 
     (folder / "sshd").mkdir()
-    server = Server(folder / "sshd")
+    with on_cores({max(CORES)}):
+        server = Server(folder / "sshd")
     try:
         yield server.profile
     finally:
         server.stop()
 
 
+@contextlib.contextmanager
+def on_cores(cores: set[int]) -> Iterator[None]:
+    """This process, and what it starts inside the block, on some of the cores that it may use."""
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, CORES)
+
+
 def measure(name: str | None, folder: Path, *, count: int, seed: int) -> dict[str, Any]:
-    with device(name, folder) as profile:
+    with device(name, folder) as profile, on_cores(CORES - {max(CORES)} or CORES):
         started = time.perf_counter()
         with connect(profile) as agent:
             connected_s = time.perf_counter() - started

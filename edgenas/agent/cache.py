@@ -19,6 +19,7 @@ from .part import Part
 _HASH = re.compile(r"[0-9a-f]{64}")
 _KEPT = re.compile(r"[0-9a-f]{64}((\.[0-9a-f]{32})?\.part)?")
 _RESERVE_BYTES = 64 << 20
+_LISTED_EVERY = 200  # pieces
 
 
 class ContentCache:
@@ -33,6 +34,7 @@ class ContentCache:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._parts: Dict[str, Part] = {}
+        self._total_bytes, self._unlisted = 0, 0
 
     def path(self, content: str) -> Path:
         """The file with this hash, marked as used.
@@ -108,16 +110,25 @@ class ContentCache:
         return False, self._parts[content].size() if content in self._parts else 0
 
     def _make_room(self, needed: int) -> None:
-        """Removes what was used least recently; agents beside this one may do the same at any moment."""
+        """Removes what was used least recently; agents beside this one may do the same at any moment.
+
+        Thousands of files take a small board long to look at, so that is done once in a while.
+        """
+        self._total_bytes, self._unlisted = self._total_bytes + needed, self._unlisted - 1
+        if self._unlisted > 0 and not self._is_short_of(needed):
+            return
         kept = sorted(self._kept())
-        total = sum(size for _, size, _ in kept)
-        while kept and (total + needed > self._limit_bytes or self._free() < needed + _RESERVE_BYTES):
+        self._total_bytes, self._unlisted = needed + sum(size for _, size, _ in kept), _LISTED_EVERY
+        while kept and self._is_short_of(needed):
             _, size, oldest = kept.pop(0)
-            total -= size if _removed(oldest) else 0
+            self._total_bytes -= size if _removed(oldest) else 0
         if self._free() < _RESERVE_BYTES:
             raise AgentError(
                 "device", f"the disk is full: {self._free() >> 20} MiB are free where {self._folder} is"
             )
+
+    def _is_short_of(self, needed: int) -> bool:
+        return self._total_bytes > self._limit_bytes or self._free() < needed + _RESERVE_BYTES
 
     def _kept(self) -> Iterator[Tuple[float, int, Path]]:
         """Last use, size and path of every file, complete or not."""

@@ -49,6 +49,7 @@ class LatencyTable:
         self._database = database
         self._run: str | None = None
         self._known_kernels: set[str] = set()
+        self._last_environment: tuple[Environment | None, str] = (None, "")
         self.device = device
         self.path = database.path
 
@@ -109,6 +110,8 @@ class LatencyTable:
 
     def add_environment(self, environment: Environment) -> str:
         """Stores what the device was like at this moment and gives the id of that row."""
+        if environment is self._last_environment[0]:
+            return self._last_environment[1]
         record = environment.to_json()
         row_id = hashlib.sha256(record.encode()).hexdigest()[:32]
         row = {
@@ -117,6 +120,7 @@ class LatencyTable:
         }  # fmt: skip
         with self._database.writing():
             self._database.insert("environments", row)
+        self._last_environment = environment, row_id
         return row_id
 
     def add_network(self, network: NetworkRow) -> None:
@@ -138,9 +142,10 @@ class LatencyTable:
         """Stores the kernels of one model with their times in place."""
         run, environment_id = self._run_id(), self.add_environment(environment)
         specs = [spec_of(kernel) for kernel in trace.kernels]
+        keys = [spec.key() for spec in specs]
         samples = [
-            (spec.key(), kernel.name, kernel.layer, kernel.latency_ms)
-            for spec, kernel in zip(specs, trace.kernels, strict=True)
+            (key, kernel.name, kernel.layer, kernel.latency_ms)
+            for key, kernel in zip(keys, trace.kernels, strict=True)
         ]
         row = {
             "id": uuid.uuid4().hex,
@@ -155,12 +160,11 @@ class LatencyTable:
             "taken_at": _now(),
         }
         with self._database.writing():
-            for spec in specs:
-                self._add_kernel(spec)
+            for key, spec in zip(keys, specs, strict=True):
+                self._add_kernel(key, spec)
             self._database.insert("traces", row)
 
-    def _add_kernel(self, spec: KernelSpec) -> None:
-        key = spec.key()
+    def _add_kernel(self, key: str, spec: KernelSpec) -> None:
         if key not in self._known_kernels:
             self._database.insert("kernels", {"id": key, "family": family_of(spec), "spec": spec.canonical()})
             self._known_kernels.add(key)

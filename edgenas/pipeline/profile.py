@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import time
@@ -10,6 +9,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
 from edgenas.pipeline.few_shot import Neighbours, most_telling, transferred_space
+from edgenas.pipeline.profile_models import ModelBuilder
 from edgenas.pipeline.profile_plan import (
     PlannedNetwork,
     SpaceNetwork,
@@ -37,7 +38,7 @@ from edgenas.pipeline.profile_plan import (
     plan_models,
     plan_space,
 )
-from edgenas.progress import Task, track, warn
+from edgenas.progress import track, warn
 from edgenas.records import NetworkLatency, Precision, ProfileCell, ProfileResult
 from edgenas.search_spaces import CLASSES, SearchSpace, get_space
 from edgenas.workspace import Workspace
@@ -189,15 +190,18 @@ class Measuring:
         with (
             track(f"Measuring on {self.agent.profile.id}", total) as task,
             tempfile.TemporaryDirectory(prefix="edgenas-") as folder,
+            ModelBuilder(Path(folder), elsewhere=self.agent.profile.connection == "ssh") as builder,
         ):
             for number in range(self.passes + 1):
-                for batch in batches(self._order(plan, number), _BATCH):
+                chosen = batches(self._order(plan, number), _BATCH)
+                for batch, following in pairwise([*chosen, ()]):
                     if self._time_is_up():
                         warn("the time limit is reached; the same command goes on from here")
                         return
                     if number == 1 < self.passes and self._repeats(plan):
                         break
-                    self._measure_batch(batch, number, Path(folder), task)
+                    self._measure_batch(batch, number, builder, following)
+                    task.advance(len(batch), note=batch[-1].name)
 
     def _order(self, plan: Sequence[PlannedNetwork], number: int) -> list[PlannedNetwork]:
         """The networks of a pass: as planned, then those that judge first, then those in doubt."""
@@ -250,8 +254,15 @@ class Measuring:
     def _time_is_up(self) -> bool:
         return self.end is not None and time.monotonic() > self.end
 
-    def _measure_batch(self, batch: Sequence[PlannedNetwork], number: int, folder: Path, task: Task) -> None:
-        waiting = self._ready([network for network in batch if self._is_due(network, number)], folder)
+    def _measure_batch(
+        self,
+        batch: Sequence[PlannedNetwork],
+        number: int,
+        builder: ModelBuilder,
+        following: Sequence[PlannedNetwork],
+    ) -> None:
+        waiting = self._ready([network for network in batch if self._is_due(network, number)], builder)
+        builder.begin(network for network in following if network.recipe() not in self._sha_by_recipe)
         started = time.monotonic()
         environment = self.agent.refresh_environment() if waiting else self.agent.environment
         batch_id = uuid.uuid4().hex[:12]
@@ -262,7 +273,6 @@ class Measuring:
         for sha, network in waiting.items():
             self._trace(sha, network)
         self.device_seconds += time.monotonic() - started
-        task.advance(len(batch), note=batch[-1].name)
 
     def _is_due(self, network: PlannedNetwork, number: int) -> bool:
         sha = self._sha_by_recipe.get(network.recipe())
@@ -276,25 +286,21 @@ class Measuring:
         needed = 1 if network.role == "held-out" else 2
         return self._trace_runs_of.get(sha, 0) < needed and not self._has_failed(sha)
 
-    def _ready(self, due: Sequence[PlannedNetwork], folder: Path) -> dict[str, PlannedNetwork]:
+    def _ready(self, due: Sequence[PlannedNetwork], builder: ModelBuilder) -> dict[str, PlannedNetwork]:
         """The networks by the hash of their model, on the device; only what it lacks is built again."""
-        known = [self._sha_by_recipe.get(network.recipe(), "") for network in due]
-        there = self.agent.present([sha for sha in known if sha])
-        return {
-            sha if sha in there else self._shipped(network, folder): network
-            for sha, network in zip(known, due, strict=True)
-        }
+        known = {network.recipe(): self._sha_by_recipe.get(network.recipe(), "") for network in due}
+        there = self.agent.present([sha for sha in known.values() if sha])
+        self._ship([network for network in due if known[network.recipe()] not in there], builder)
+        return {self._sha_by_recipe[network.recipe()]: network for network in due}
 
-    def _shipped(self, network: PlannedNetwork, folder: Path) -> str:
-        """Builds the model, puts it on the device and notes in the table what it is."""
-        content = network.model().SerializeToString(deterministic=True)
-        path = folder / f"{hashlib.sha256(content).hexdigest()}.onnx"
-        path.write_bytes(content)
-        sha = self.agent.ship(path)
-        path.unlink()
-        self.table.add_network(network.row(sha))
-        self._sha_by_recipe[network.recipe()] = sha
-        return sha
+    def _ship(self, networks: Sequence[PlannedNetwork], builder: ModelBuilder) -> None:
+        """Puts models on the device and notes in the table what they are."""
+        built = [builder.built(network) for network in networks]
+        shas = self.agent.ship_all([one.path for one in built])
+        for sha, one, network in zip(shas, built, networks, strict=True):
+            one.path.unlink(missing_ok=True)
+            self.table.add_network(one.row)
+            self._sha_by_recipe[network.recipe()] = sha
 
     def _count(self, latency: NetworkLatency, number: int) -> None:
         self._note(latency, number)

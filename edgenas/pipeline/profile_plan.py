@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -104,6 +104,11 @@ class SpaceNetwork(PlannedNetwork):
         )
 
     def recipe(self) -> str:
+        return self._recipe
+
+    @cached_property
+    def _recipe(self) -> str:
+        """Asked for many times, and as dear as placing all layers."""
         network = self.origin.network(np.array(self.genome))
         return _hash(f"space-{BUILDER_VERSION}", network.fingerprint(), self.target)
 
@@ -355,11 +360,9 @@ def interleaved(plans: Sequence[Sequence[PlannedNetwork]]) -> list[PlannedNetwor
     return [network for _, _, network in sorted(turns, key=lambda turn: turn[:2])]
 
 
-def batches(networks: Sequence[PlannedNetwork], size: int) -> Iterator[list[PlannedNetwork]]:
+def batches(networks: Sequence[PlannedNetwork], size: int) -> list[Sequence[PlannedNetwork]]:
     """Networks that are measured side by side."""
-    remaining = iter(networks)
-    while batch := list(itertools.islice(remaining, size)):
-        yield batch
+    return [networks[start : start + size] for start in range(0, len(networks), size)]
 
 
 def _hash(*parts: object) -> str:
