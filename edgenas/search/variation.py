@@ -89,8 +89,15 @@ class Variation:
         return result
 
     def crossover(self, first: Genomes, second: Genomes) -> Genomes:
-        """Every gene from either parent with equal chance."""
-        return np.where(self.rng.random(first.shape, np.float32) < 0.5, first, second)
+        """Half of the rows take every gene from either parent, the others a run of neighbouring genes.
+
+        Neighbouring genes mostly belong to one stage; taken whole, what works together stays together.
+        """
+        taken = self.rng.random(first.shape, np.float32) < 0.5
+        genes = first.shape[1]
+        start, length = (self.rng.random((2, len(first) // 2, 1), np.float32) * genes).astype(np.int64)
+        taken[: len(first) // 2] = (np.arange(genes) - start) % genes <= length
+        return np.where(taken, first, second)
 
     def repair(self, genomes: Genomes, *, rounds: int = 30, spare: float = 0.02) -> Genomes:
         """Brings rows within the limits by random single-gene changes that lessen the violation.
