@@ -12,8 +12,12 @@ import numpy as np
 
 from edgenas.search.problem import Floats
 
-STRENGTHS = (0.03, 0.1, 0.3, 1.0, 5.0)
-"""Distances from the best value to where the logarithm has its pole, in units of the median's distance."""
+STRENGTHS = (0.3, 1.0, 5.0)
+"""Distances from the best value to where the logarithm has its pole, in units of the median's distance.
+
+Nothing better than the pole can be predicted: one that is nearer fits what was evaluated better, and
+leaves the search no hope where the best values are.
+"""
 HIGHEST = 50.0  # keeps the exponential of a wild extrapolation finite
 
 
