@@ -6,7 +6,7 @@ The table is measured first (``edgenas profile --space nasbench-macro``, a few m
 build/): run that part alone on a quiet machine with ``--profile-only``. Accuracies are the benchmark's.
 Everybody knows the latencies and is charged for unique candidates within the limit alone; a peer that
 proposes one above it is told so at no cost. Regret is the accuracy that is missing to the best network
-within the limit, in points. Seeds that OUT holds are not run again.
+within the limit, in points. Runs that OUT holds are not made again.
 """
 
 from __future__ import annotations
@@ -177,12 +177,14 @@ def main() -> None:
     benchmark = Benchmark()
     seeds = options.seeds or (3 if options.quick else 20)
     rows = resumed(options.json)
-    done = {row["seed"] for row in rows}
+    done = {(row["seed"], row["limit_ms"], row["tool"]) for row in rows}
     for seed in range(options.first_seed, options.first_seed + seeds):
-        if seed not in done:
-            rows += [one_run(benchmark, limit, tool, seed) for limit in benchmark.limits_ms for tool in TOOLS]
-            if options.json:
-                save(options.json, rows)
+        for limit in benchmark.limits_ms:
+            for tool in TOOLS:
+                if (seed, round(limit, 4), tool) not in done:
+                    rows.append(one_run(benchmark, limit, tool, seed))
+        if options.json:
+            save(options.json, rows)
     for line in summary(rows):
         print("  ".join(f"{name} {value}" for name, value in line.items()))
 
