@@ -37,7 +37,7 @@ from edgenas.device_profiles import load_profile
 from edgenas.files import write_atomically
 from edgenas.latency_tables.evaluation import kendall, noise_floor, rmspe, share_within, spearman, summarise
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations, observe
-from edgenas.latency_tables.predictor import LatencyPredictor
+from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
 from edgenas.pipeline.profile import DEFAULT_LIMIT_S, Measuring, make_plan
@@ -149,8 +149,8 @@ def judge(bench: Bench, cell: Cell) -> dict[str, object]:
     note, device = json.loads(bench.note_of(cell).read_text()), RUNTIMES[cell.runtime]
     with LatencyTable.open(bench.table_of(cell).table_path(device)) as table:
         observations = observe(table, threads=cell.threads, fingerprint=note["fingerprint"])
+        predictor = fitted(table, threads=cell.threads, fingerprint=note["fingerprint"])
     space = "models" if cell.space == REAL else cell.space
-    predictor = LatencyPredictor.fit_to(observations, observations.with_role("fit"))
     held_out = [
         one
         for one in observations.with_role("held-out")
