@@ -19,9 +19,9 @@ from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.table import LatencyTable
-from edgenas.pipeline import few_shot
-from edgenas.pipeline.few_shot import Neighbours
+from edgenas.pipeline import transferred_space
 from edgenas.pipeline.latency import compiled_latency
+from edgenas.pipeline.neighbours import Neighbours
 from edgenas.pipeline.predict import predict
 from edgenas.pipeline.profile import telling_first
 from edgenas.pipeline.profile_plan import Target, plan_space
@@ -173,9 +173,9 @@ def test_a_short_profile_measures_first_what_tells_most(workspace: Workspace) ->
         neighbours = Neighbours.of(table, observe(table), workspace)
     order = telling_first(plan, neighbours, np.random.default_rng(0))
     assert sorted(one.recipe() for one in order) == sorted(one.recipe() for one in plan)
-    first = order[: few_shot.TELLING]
-    assert {one.role for one in first} == {"fit"} and first != plan[: few_shot.TELLING]
-    donors_ms = few_shot.donor_spaces(SPACE, neighbours.donors)[0]
+    first = order[: transferred_space.TELLING]
+    assert {one.role for one in first} == {"fit"} and first != plan[: transferred_space.TELLING]
+    donors_ms = transferred_space.donor_spaces(SPACE, neighbours.donors)[0]
 
     def spread(networks: list[object]) -> float:
         genomes = np.array([one.genome for one in networks])  # type: ignore[attr-defined]

@@ -12,7 +12,8 @@ from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.latency_tables.observations import observe
 from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.latency_tables.table import LatencyTable
-from edgenas.pipeline.few_shot import Neighbours, transferred_space
+from edgenas.pipeline.neighbours import Neighbours
+from edgenas.pipeline.transferred_space import transferred_space
 from edgenas.records import TransferSummary
 from edgenas.search_spaces import Genomes, SearchSpace
 from edgenas.workspace import Workspace

@@ -26,9 +26,10 @@ from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
-from edgenas.pipeline.few_shot import Neighbours, transferred_model
 from edgenas.pipeline.latency import refuse_foreign_table
+from edgenas.pipeline.neighbours import Neighbours
 from edgenas.pipeline.onnx_input import precision_of, read_model, with_batch_one
+from edgenas.pipeline.transferred_model import transferred_model
 from edgenas.progress import warn
 from edgenas.records import KernelTrace, Precision, Prediction
 from edgenas.reporting import render_prediction

@@ -25,7 +25,7 @@ from edgenas.latency_tables.rows import decided
 from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
-from edgenas.pipeline.few_shot import Neighbours, most_telling, transferred_space
+from edgenas.pipeline.neighbours import Neighbours
 from edgenas.pipeline.profile_models import ModelBuilder
 from edgenas.pipeline.profile_plan import (
     PlannedNetwork,
@@ -38,6 +38,7 @@ from edgenas.pipeline.profile_plan import (
     plan_models,
     plan_space,
 )
+from edgenas.pipeline.transferred_space import most_telling, transferred_space
 from edgenas.progress import track, warn
 from edgenas.records import NetworkLatency, Precision, ProfileCell, ProfileResult
 from edgenas.search_spaces import CLASSES, SearchSpace, get_space
