@@ -90,7 +90,7 @@ def test_the_tutorial_and_what_follows_it_do_what_they_say(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     write_files(DOCS / "tutorial.md", tmp_path)
-    for page in ("tutorial.md", "why-is-my-int8-slower.md"):
+    for page in ("tutorial.md", "why-is-my-int8-slower.md", "read-a-latency-table.md"):
         follow(DOCS / page, capfd)
 
 
