@@ -40,7 +40,8 @@ from edgenas.latency_tables.observations import MeasuredNetwork, Observations, o
 from edgenas.latency_tables.saved_predictor import fitted
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
-from edgenas.pipeline.profile import DEFAULT_LIMIT_S, Measuring, make_plan
+from edgenas.pipeline.profile import DEFAULT_LIMIT_S, make_plan
+from edgenas.pipeline.profile_measuring import Measuring
 from edgenas.pipeline.profile_plan import FileNetwork, PlannedNetwork, Target, plan_space
 from edgenas.search_spaces import get_space
 from edgenas.workspace import Workspace

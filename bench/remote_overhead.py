@@ -31,7 +31,7 @@ from provenance import provenance
 from edgenas.device_profiles import DeviceProfile, load_profile
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
-from edgenas.pipeline.profile import Measuring
+from edgenas.pipeline.profile_measuring import Measuring
 from edgenas.pipeline.profile_plan import Target, plan_space
 from edgenas.search_spaces import get_space
 from edgenas.workspace import Workspace

@@ -27,7 +27,7 @@ from edgenas.latency_tables.predictor import LatencyPredictor
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
 from edgenas.pipeline.device_setup import device_start, device_stop
-from edgenas.pipeline.profile import Measuring
+from edgenas.pipeline.profile_measuring import Measuring
 from edgenas.pipeline.profile_plan import PlannedNetwork, Target, interleaved, plan_space
 from edgenas.search_spaces.staged import Stage, StagedDescription, StagedSpace, Stem
 from edgenas.workspace import Workspace

@@ -24,7 +24,8 @@ from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import connect
 from edgenas.pipeline import profile_plan
 from edgenas.pipeline.predict import predict
-from edgenas.pipeline.profile import Measuring, profile
+from edgenas.pipeline.profile import profile
+from edgenas.pipeline.profile_measuring import Measuring
 from edgenas.pipeline.profile_plan import (
     Target,
     interleaved,
@@ -43,7 +44,8 @@ import sys
 from edgenas.latency_tables.operator_tour import STOPS
 from edgenas.pipeline import profile_plan
 from edgenas.pipeline.predict import predict
-from edgenas.pipeline.profile import Measuring, profile
+from edgenas.pipeline.profile import profile
+from edgenas.pipeline.profile_measuring import Measuring
 from edgenas.workspace import Workspace
 profile_plan._PICKED = profile_plan._FITTED = {"fp32": 12, "int8": 12}
 profile(
