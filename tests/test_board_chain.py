@@ -184,7 +184,7 @@ def test_chain_goes_on_after_a_cut_connection_and_a_killed_board(board: VirtualB
     assert verdict["verdict"] == "pass"
     assert verdict["virtual_clock"] and chosen["virtual_clock"]
     assert verdict["accuracy"] is not None
-    assert verdict["latency_ms"] == pytest.approx(chosen["latency_ms"], rel=0.01)
+    assert verdict["latency_ms"] == pytest.approx(chosen["latency_ms"], rel=0.03)
 
 
 def build(folder: Path, genes: dict[str, Any]) -> str:

@@ -420,8 +420,9 @@ def test_one_sample_is_enough_for_a_guess() -> None:
 
 
 def test_a_predictor_is_fitted_once_for_what_a_table_holds(
-    measured: LatencyTable, predictor: LatencyPredictor, monkeypatch: pytest.MonkeyPatch
+    measured: LatencyTable, predictor: LatencyPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path))
     networks = observe(measured).with_role("held-out")
     expected = [predictor.estimate_counts(one.kernels) for one in networks]
     fitted(measured)
@@ -436,7 +437,10 @@ def test_a_predictor_is_fitted_once_for_what_a_table_holds(
     assert len(kept) == 1
 
 
-def test_another_content_is_fitted_anew_and_a_damaged_file_is_no_harm(tmp_path: Path) -> None:
+def test_another_content_is_fitted_anew_and_a_damaged_file_is_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path))
     with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
         fill(table, "mobilenetv3-demo", 24)
         first = fitted(table)

@@ -284,12 +284,12 @@ def test_setup_installs_and_removes(
 
 
 def test_master_of_a_killed_program_ends_by_itself(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgenas.measuring.ssh._IDLE_S", 1)
+    monkeypatch.setattr("edgenas.measuring.ssh._IDLE_S", 4)
     connection = SshConnection(server.profile)
     assert connection.run("echo here").strip() == "here"
     socket = connection._control
     assert socket.exists()
-    for _ in range(200):
+    for _ in range(600):
         if not socket.exists():
             break
         time.sleep(0.05)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
@@ -130,27 +129,29 @@ def test_the_lock_of_the_usual_folder_is_the_machines(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
 def test_another_user_waits_for_the_same_lock() -> None:
-    parent, child = get_context("fork").Pipe()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o1777)
         path = Path(folder) / "lock"
-        other = get_context("fork").Process(target=_nobody, args=(path, child))
-        other.start()
+        other = subprocess.Popen(
+            [sys.executable, "-c", NOBODY, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         with Lease(path, "root").held(lambda _: None):
-            parent.send("begin")
-            assert parent.poll(20) and parent.recv() == "root"
-        assert parent.poll(20) and parent.recv() == "held"
-        other.join(20)
-    assert other.exitcode == 0
+            assert other.stdin is not None and other.stdout is not None
+            other.stdin.write("begin\n")
+            other.stdin.flush()
+            assert other.stdout.readline() == "root\n"
+        assert other.communicate(timeout=60)[0] == "held\n"
+    assert other.returncode == 0
 
 
-def _nobody(path: Path, pipe) -> None:
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-    pipe.recv()
-    with Lease(path, "nobody").held(pipe.send):
-        pipe.send("held")
+NOBODY = """
+import os, pathlib, sys
+from edgenas.agent.lease import Lease
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sys.stdin.readline()
+with Lease(pathlib.Path(sys.argv[1]), "nobody").held(lambda holder: print(holder, flush=True)):
+    print("held", flush=True)
+"""
 
 
 @pytest.fixture
