@@ -284,7 +284,7 @@ def test_setup_installs_and_removes(
 
 
 def test_master_of_a_killed_program_ends_by_itself(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgenas.measuring.ssh._IDLE_S", 4)
+    monkeypatch.setattr("edgenas.measuring.ssh._IDLE_S", 2)
     connection = SshConnection(server.profile)
     assert connection.run("echo here").strip() == "here"
     socket = connection._control
