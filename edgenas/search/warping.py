@@ -12,7 +12,7 @@ import numpy as np
 
 from edgenas.search.problem import Floats
 
-STRENGTHS = (0.3, 1.0, 5.0)
+STRENGTHS = (1.0, 5.0)
 """Distances from the best value to where the logarithm has its pole, in units of the median's distance.
 
 Nothing better than the pole can be predicted: one that is nearer fits what was evaluated better, and
