@@ -129,7 +129,7 @@ def test_the_lock_of_the_usual_folder_is_the_machines(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
 def test_another_user_waits_for_the_same_lock() -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own folders are closed to others
         Path(folder).chmod(0o1777)
         path = Path(folder) / "lock"
         other = subprocess.Popen(
