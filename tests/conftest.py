@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from loopback_sshd import SSHD, Server
 
 # How fast a machine is must not decide a test: no deadlines, no complaint about slow generation.
 hypothesis.settings.register_profile(
@@ -17,8 +21,6 @@ hypothesis.settings.load_profile("unhurried")
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither read nor write the user's cache, settings and leases."""
-    import os
-
     os.environ["EDGENAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["EDGENAS_CONFIG"] = str(tmp_path_factory.mktemp("configuration"))
 
@@ -38,3 +40,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real models and images of development (../shared/data) are not here")
     return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A device behind ssh: a private sshd on loopback, for the tests of one file."""
+    if SSHD is None or shutil.which("ssh") is None:
+        pytest.skip("needs sshd and ssh: apt-get install openssh-server")
+    if os.geteuid() != 0:
+        pytest.skip("a private sshd needs root here, for /run/sshd")
+    running = Server(tmp_path_factory.mktemp("sshd"))
+    yield running
+    running.stop()

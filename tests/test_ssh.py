@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from loopback_sshd import SSHD, Server, free_port
+from loopback_sshd import Server, free_port
 from small_models import QUICK, executable, write_images, write_model
 
 from edgenas.device_profiles import DeviceProfile, load_profile
@@ -26,17 +25,6 @@ from edgenas.measuring.ssh import SshConnection
 from edgenas.pipeline.device import _date
 from edgenas.pipeline.device_setup import device_add, device_setup
 from edgenas.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if SSHD is None or shutil.which("ssh") is None:
-        pytest.skip("needs sshd and ssh: apt-get install openssh-server")
-    if os.geteuid() != 0:
-        pytest.skip("a private sshd needs root here, for /run/sshd")
-    running = Server(tmp_path_factory.mktemp("sshd"))
-    yield running
-    running.stop()
 
 
 def test_everything_works_over_ssh(server: Server, tmp_path: Path) -> None:

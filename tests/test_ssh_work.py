@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
-from loopback_sshd import SSHD, Server
+from loopback_sshd import Server
 from onnx import TensorProto, helper, numpy_helper
 from small_models import QUICK, write_model
 
@@ -25,17 +23,6 @@ from edgenas.errors import MeasurementError
 from edgenas.measuring import connect
 from edgenas.pipeline.check import check
 from edgenas.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if SSHD is None or shutil.which("ssh") is None:
-        pytest.skip("needs sshd and ssh: apt-get install openssh-server")
-    if os.geteuid() != 0:
-        pytest.skip("a private sshd needs root here, for /run/sshd")
-    running = Server(tmp_path_factory.mktemp("sshd"))
-    yield running
-    running.stop()
 
 
 def host(folder: Path, profile: DeviceProfile) -> Workspace:
