@@ -32,6 +32,7 @@ import edgenas.agent
 from edgenas.agent import fresh, latencies, onnx_wire, protocol, service
 from edgenas.agent.backend import Feed, Session
 from edgenas.agent.cache import ContentCache
+from edgenas.agent.conditions import wait_for_idle_threads
 from edgenas.agent.cpu import chosen_cores
 from edgenas.agent.environment import read_environment, read_power_flags
 from edgenas.agent.failures import AgentError
@@ -560,6 +561,27 @@ def test_rounds_end_when_the_median_is_known_or_time_is_over() -> None:
     late = Contender("late", CountedSession("late", []))
     measure_rounds([late], Plan(4, 40, 1e-9, time.monotonic() - 1, 2, 0), lambda number: None)
     assert len(late.rounds_ms) + len(late.disturbed_ms) == 1
+
+
+def test_a_turn_waits_for_threads_that_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("edgenas.agent.rounds.wait_for_idle_threads", lambda: waits.append(0.0))
+    for threads, expected in ((1, 0), (2, 4)):
+        contender = Contender("one", CountedSession("one", []), threads)
+        contender.warm_up(2)
+        measure_rounds([contender], Plan(4, 4, 1e-9, None, 2, 0), lambda number: None)
+        assert len(waits) == expected
+
+
+def test_waiting_ends_when_other_threads_are_idle() -> None:
+    matrix = np.eye(1500)
+    thread = threading.Thread(target=lambda: matrix @ matrix)  # numpy lets other threads run meanwhile
+    started_s = time.process_time()
+    thread.start()
+    while time.process_time() - started_s < 0.005:
+        time.sleep(0.0001)
+    wait_for_idle_threads()
+    assert not thread.is_alive()
 
 
 # --- ONNX's encoding -------------------------------------------------------------------------------

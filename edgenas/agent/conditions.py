@@ -17,6 +17,11 @@ _STOLEN_SHARE = 0.02
 _FOREIGN_CORES = 0.2
 _FREQUENCY_DROP = 0.1
 
+# Pools of threads spin for a while after a run, up to half a second in older runtimes.
+_IDLE_STEP_S = 0.0005
+_IDLE_SHARE = 0.3
+_IDLE_LIMIT_S = 0.6
+
 _COOLING_STEP_S = 1.0
 _COOLING_LIMIT_S = 300.0
 _COOLING_MARGIN_C = 3.0
@@ -86,6 +91,20 @@ def cool_down(limit_c: Optional[float], report: Callable[[float], None]) -> None
         report(temperature)
         time.sleep(_COOLING_STEP_S)
         temperature = temperature_c()
+
+
+def wait_for_idle_threads() -> None:
+    """Waits until no thread of this process works, for 0.6 s at most.
+
+    The threads of a session that ran before go on looking for work, on cores that the next session's
+    threads need: two sessions measured in turn otherwise slow each other down by up to a half.
+    """
+    end = time.perf_counter() + _IDLE_LIMIT_S
+    while time.perf_counter() < end:
+        start, own_s = time.perf_counter(), time.process_time()
+        time.sleep(_IDLE_STEP_S)
+        if time.process_time() - own_s < _IDLE_SHARE * (time.perf_counter() - start):
+            return
 
 
 def _ticks() -> Optional[_Ticks]:

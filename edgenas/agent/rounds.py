@@ -9,7 +9,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 import numpy as np
 
 from .backend import Session
-from .conditions import Disturbance
+from .conditions import Disturbance, wait_for_idle_threads
 from .latencies import relative_halfwidth, statistics_of
 
 _TURN_S = 0.003
@@ -17,6 +17,8 @@ _FEWEST_RUNS, _MOST_RUNS = 5, 64
 # A long run needs fewer repetitions: what disturbs it does not fit between two of them anyway.
 _LONG_RUN_S, _RUNS_OF_LONG = 0.02, 3
 _VERY_LONG_RUN_S, _RUNS_OF_VERY_LONG = 0.2, 2
+# Threads that slept are woken on the core of their caller; it takes the system some ticks to part them.
+_SPREADING_S = 0.005
 
 
 class Plan(NamedTuple):
@@ -33,8 +35,9 @@ class Plan(NamedTuple):
 class Contender:
     """One session with what it was measured to take."""
 
-    def __init__(self, content: str, session: Session) -> None:
+    def __init__(self, content: str, session: Session, threads: int = 1) -> None:
         self.content, self.session = content, session
+        self._parallel = threads > 1
         self.rounds_ms: List[float] = []
         self.disturbed_ms: List[float] = []
         self.runs_ms: List[float] = []
@@ -47,8 +50,10 @@ class Contender:
 
     def turn(self) -> List[float]:
         """The latencies of one turn in ms. The first run after another model's is not counted."""
+        if self._parallel:
+            wait_for_idle_threads()
         if self._runs > 1:
-            self._timed()
+            self._run_uncounted(_SPREADING_S if self._parallel else 0.0)
         return [1e3 * self._timed() for _ in range(self._runs)]
 
     def settled(self, plan: Plan) -> bool:
@@ -63,6 +68,12 @@ class Contender:
         enough = len(self.rounds_ms) >= min_rounds
         rounds_ms = self.rounds_ms if enough else self.rounds_ms + self.disturbed_ms
         return statistics_of(rounds_ms, self.runs_ms)
+
+    def _run_uncounted(self, least_s: float) -> None:
+        end = time.perf_counter() + least_s
+        self._timed()
+        while time.perf_counter() < end:
+            self._timed()
 
     def _timed(self) -> float:
         start = time.perf_counter()

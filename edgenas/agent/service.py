@@ -135,7 +135,7 @@ class Service:
     def _contender(self, content: str, path: Path, threads: int, given: Parameters) -> Contender:
         session = self._runtime.load(path, threads)
         session.bind(random_feed(session.inputs, 0))
-        contender = Contender(content, session)
+        contender = Contender(content, session, threads)
         with reported_as("runtime", "the first run failed"):
             contender.warm_up(given.integer("runs_per_round", 0) or None)
         return contender
