@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import base64
 import fcntl
 import hashlib
 import io
@@ -63,13 +62,14 @@ class RawAgent:
         message: dict[str, Any] = json.loads(self.process.stdout.readline())
         return message
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: bytes, attached: bytes = b"") -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(line + b"\n")
+        self.process.stdin.write(line + b"\n" + attached)
         self.process.stdin.flush()
 
-    def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        self.write(json.dumps({"id": 7, "method": method, "params": params}).encode())
+    def ask(self, method: str, *, attached: bytes = b"", **params: Any) -> dict[str, Any]:
+        request = {"id": 7, "method": method, "params": params, "attached": len(attached)}
+        self.write(json.dumps(request).encode(), attached)
         return self.reply()
 
     def reply(self) -> dict[str, Any]:
@@ -78,7 +78,9 @@ class RawAgent:
         return message
 
     def hello(self) -> dict[str, Any]:
-        return self.ask("hello", protocol=1, runtime="onnxruntime", float_type="f32", holder="a test")
+        return self.ask(
+            "hello", protocol=protocol.PROTOCOL, runtime="onnxruntime", float_type="f32", holder="a test"
+        )
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -111,9 +113,16 @@ def slow_model() -> bytes:
 
 def put(agent: RawAgent, content: bytes) -> str:
     digest = hashlib.sha256(content).hexdigest()
-    data = base64.b64encode(content).decode()
-    assert agent.ask("put", content=digest, offset=0, data=data, last=True)["kind"] == "result"
+    assert agent.ask("put", pieces=whole(content), attached=content)["kind"] == "result"
     return digest
+
+
+def whole(*contents: bytes) -> list[dict[str, Any]]:
+    """What a request says of contents that are attached to it one after the other."""
+    return [
+        {"content": hashlib.sha256(one).hexdigest(), "offset": 0, "size": len(one), "last": True}
+        for one in contents
+    ]
 
 
 # --- the archive -----------------------------------------------------------------------------------
@@ -152,7 +161,7 @@ def test_agent_imports_no_runtime_before_it_is_asked() -> None:
 
 def test_greeting_names_the_protocol(raw: RawAgent) -> None:
     assert raw.greeting["edgenas"] == "agent"
-    assert raw.greeting["protocol"] == 1
+    assert raw.greeting["protocol"] == protocol.PROTOCOL
 
 
 @pytest.mark.parametrize(
@@ -168,14 +177,17 @@ def test_greeting_names_the_protocol(raw: RawAgent) -> None:
         b'{"id": 1, "method": "hello", "params": []}',
         b'{"id": 1, "method": "no such method"}',
         b'{"id": 1, "method": "hello", "params": {"protocol": 99, "runtime": "onnxruntime"}}',
-        b'{"id": 1, "method": "hello", "params": {"protocol": 1, "runtime": "abacus"}}',
-        b'{"id": 1, "method": "put", "params": {"content": "../../etc/passwd", "data": "", "last": true}}',
-        b'{"id": 1, "method": "put", "params": {"content": "' + b"0" * 64 + b'", "data": "*"}}',
+        b'{"id": 1, "method": "hello", "params": {"protocol": 2, "runtime": "abacus"}}',
+        b'{"id": 1, "method": "put", "params": {"pieces": [{"content": "../../etc/passwd", "last": true}]}}',
+        b'{"id": 1, "method": "put", "params": {"pieces": [{"content": "' + b"0" * 64 + b'", "size": 1}]}}',
+        b'{"id": 1, "method": "put", "params": {"pieces": [3]}}',
+        b'{"id": 1, "method": "put", "params": {"pieces": []}, "attached": -1}',
+        b'{"id": 1, "method": "put", "params": {"pieces": []}, "attached": "all"}',
         b'{"id": 1, "method": "have", "params": {"contents": "abc"}}',
         b'{"id": 1, "method": "evaluate_next", "params": {"handle": 12}}',
         b"[" * 100_000,
     ],
-    ids=range(16),
+    ids=range(19),
 )
 def test_malformed_request_is_answered_and_survived(raw: RawAgent, line: bytes) -> None:
     raw.write(line)
@@ -188,11 +200,12 @@ def test_malformed_request_is_answered_and_survived(raw: RawAgent, line: bytes) 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_parser_of_requests_never_fails_otherwise(line: bytes) -> None:
     try:
-        number, method, params = parse_request(line)
+        request, attached = parse_request(line)
     except AgentError as error:
         assert error.kind == "request"
     else:
-        assert isinstance(number, int) and isinstance(method, str) and isinstance(params, dict)
+        assert isinstance(request.number, int) and isinstance(request.method, str)
+        assert isinstance(request.params, dict) and attached >= 0
 
 
 def test_requests_before_hello_say_so(tmp_path: Path) -> None:
@@ -209,8 +222,35 @@ def test_unknown_content_is_reported_missing(raw: RawAgent) -> None:
 
 
 def test_damaged_content_is_refused(raw: RawAgent) -> None:
-    reply = raw.ask("put", content="0" * 64, offset=0, data=base64.b64encode(b"x").decode(), last=True)
+    reply = raw.ask("put", pieces=[{**whole(b"x")[0], "content": "0" * 64}], attached=b"x")
     assert "arrived damaged" in reply["data"]["message"]
+
+
+def test_several_contents_travel_in_one_request(raw: RawAgent) -> None:
+    contents = [os.urandom(size) for size in (3, 0, 100_000)]
+    contents[0] = b'\n{"id'  # bytes that look like another request are bytes
+    assert raw.ask("put", pieces=whole(*contents), attached=b"".join(contents))["kind"] == "result"
+    names = [piece["content"] for piece in whole(*contents)]
+    assert raw.ask("have", contents=names)["data"] == [
+        {"complete": True, "size": len(content)} for content in contents
+    ]
+
+
+def test_what_is_attached_has_a_limit(tmp_path: Path) -> None:
+    """An agent on a small board takes no more into memory than it said it would."""
+    agent = RawAgent(tmp_path)
+    size = protocol.MAX_REQUEST_BYTES + 1
+    agent.write(json.dumps({"id": 1, "method": "put", "params": {}, "attached": size}).encode())
+    assert agent.process.wait(60) == 3
+    agent.close()
+
+
+@pytest.mark.parametrize("attached", [b"", b"abc"])
+def test_a_connection_cut_within_an_attachment_ends_the_agent(tmp_path: Path, attached: bytes) -> None:
+    agent = RawAgent(tmp_path)
+    agent.write(json.dumps({"id": 1, "method": "put", "params": {}, "attached": 9}).encode(), attached)
+    agent.close()
+    assert agent.process.returncode == 0
 
 
 def test_closing_stdin_ends_a_measurement_in_flight(tmp_path: Path) -> None:
@@ -234,10 +274,10 @@ import os, sys
 sys.path.insert(0, {str(tmp_path / f"agent-{digest}.pyz")!r})
 from edgenas_agent import main, service
 original = service.Service.serve
-def noisy(self, method, params):
+def noisy(self, method, params, attached):
     os.write(1, b"native noise\\n")
     print("python noise", flush=True)
-    return original(self, method, params)
+    return original(self, method, params, attached)
 service.Service.serve = noisy
 main.main([{str(tmp_path)!r}])
 """
@@ -316,8 +356,7 @@ def test_without_free_memory_one_model_at_a_time_is_measured(
     for number in range(3):
         content = write_model(tmp_path / f"{number}.onnx", width=256 + number).read_bytes()
         contents.append(hashlib.sha256(content).hexdigest())
-        data = base64.b64encode(content).decode()
-        served.serve("put", {"content": contents[-1], "data": data, "last": True})
+        served.serve("put", {"pieces": whole(content)}, content)
     asked = {"models": contents, "threads": 1, "min_rounds": 2, "max_rounds": 2}
     assert len(served.serve("compare", asked)["results"]) == loaded
 
@@ -341,7 +380,7 @@ def test_a_model_is_compiled_while_nobody_measures(tmp_path: Path) -> None:
 
     served._backend = Watching()
     digest = hashlib.sha256(content).hexdigest()
-    served.serve("put", {"content": digest, "data": base64.b64encode(content).decode(), "last": True})
+    served.serve("put", {"pieces": whole(content)}, content)
     with pytest.raises(AgentError, match="the model's inputs are"):
         served.serve("evaluate_open", {"model": digest, "threads": 1, "inputs": {}})
     assert held == ["by this request"]
@@ -394,7 +433,7 @@ def test_the_firmwares_flags_are_told_apart(answer: str, flags: tuple[bool | Non
 
 def _store(cache: ContentCache, content: bytes) -> str:
     digest = hashlib.sha256(content).hexdigest()
-    cache.append(digest, 0, base64.b64encode(content).decode(), last=True)
+    cache.append(digest, 0, content, last=True)
     return digest
 
 
@@ -425,11 +464,11 @@ def test_agents_that_share_a_full_cache_may_evict_the_same_files(tmp_path: Path)
 def test_cache_resumes_where_it_was_cut(tmp_path: Path) -> None:
     cache, content = ContentCache(tmp_path, 1 << 20), bytes(range(256))
     digest = hashlib.sha256(content).hexdigest()
-    cache.append(digest, 0, base64.b64encode(content[:100]).decode(), last=False)
+    cache.append(digest, 0, content[:100], last=False)
     assert cache.sizes([digest]) == [(False, 100)]
     with pytest.raises(AgentError, match="does not follow"):
-        cache.append(digest, 90, base64.b64encode(content[90:]).decode(), last=True)
-    cache.append(digest, 100, base64.b64encode(content[100:]).decode(), last=True)
+        cache.append(digest, 90, content[90:], last=True)
+    cache.append(digest, 100, content[100:], last=True)
     assert cache.path(digest).read_bytes() == content
 
 
@@ -440,8 +479,7 @@ def test_two_agents_that_are_sent_one_model_do_not_collide(tmp_path: Path) -> No
     digest = hashlib.sha256(content).hexdigest()
 
     def send(cache: ContentCache, start: int, stop: int) -> None:
-        piece = base64.b64encode(content[start:stop]).decode()
-        cache.append(digest, start, piece, last=stop == len(content))
+        cache.append(digest, start, content[start:stop], last=stop == len(content))
 
     send(first, 0, 100)
     assert second.sizes([digest]) == [(False, 0)]
@@ -463,7 +501,7 @@ def test_many_agents_ship_one_model_at_once(tmp_path: Path) -> None:
         while not complete and start < len(content):
             piece = content[start : start + 100]
             last = start + len(piece) == len(content)
-            cache.append(digest, start, base64.b64encode(piece).decode(), last=last)
+            cache.append(digest, start, piece, last=last)
             start += len(piece)
         assert cache.path(digest).read_bytes() == content
 
@@ -475,7 +513,7 @@ def test_many_agents_ship_one_model_at_once(tmp_path: Path) -> None:
 def test_what_was_never_finished_makes_room_but_not_while_it_is_written(tmp_path: Path) -> None:
     left, busy, cache = (ContentCache(tmp_path, limit_bytes=250) for _ in range(3))
     for number, one in enumerate((left, busy)):
-        one.append(f"{number}" * 64, 0, base64.b64encode(b"a" * 100).decode(), last=False)
+        one.append(f"{number}" * 64, 0, b"a" * 100, last=False)
         os.utime(tmp_path / f"{'01'[number] * 64}.part", (number, number))
     left._parts.popitem()[1].close()  # its agent was killed
     third = _store(cache, b"c" * 100)
@@ -486,14 +524,13 @@ def test_a_device_whose_disk_is_full_says_so_and_goes_on_later(tmp_path: Path) -
     agent, content = RawAgent(tmp_path), os.urandom(3_000)
     digest = hashlib.sha256(content).hexdigest()
     resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
-    piece = base64.b64encode(content).decode()
-    failure = agent.ask("put", content=digest, offset=0, data=piece, last=True)["data"]
+    failure = agent.ask("put", pieces=whole(content), attached=content)["data"]
     assert failure["kind"] == "device" and "cannot be written: File too large" in failure["message"]
     assert agent.ask("have", contents=[digest])["data"] == [{"complete": False, "size": 1_000}]
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, unlimited)
-    rest = base64.b64encode(content[1_000:]).decode()
-    assert agent.ask("put", content=digest, offset=1_000, data=rest, last=True)["kind"] == "result"
+    rest = {"content": digest, "offset": 1_000, "size": 2_000, "last": True}
+    assert agent.ask("put", pieces=[rest], attached=content[1_000:])["kind"] == "result"
     agent.close()
 
 

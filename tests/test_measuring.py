@@ -407,10 +407,10 @@ sys.modules["onnxruntime"] = None
 
 
 def test_other_protocol(tmp_path: Path) -> None:
-    greeting = '{"edgenas":"agent","protocol":2,"python":[3,11,0],"pid":1,"bits":64}'
+    greeting = '{"edgenas":"agent","protocol":3,"python":[3,11,0],"pid":1,"bits":64}'
     python = executable(tmp_path / "python", f"#!/bin/sh\necho '{greeting}'\ncat > /dev/null\n")
     with (
-        pytest.raises(AgentProtocolError, match="protocol 2"),
+        pytest.raises(AgentProtocolError, match="speaks protocol 3"),
         connect(msgspec.structs.replace(LOCAL, python=python)),
     ):
         pass
@@ -445,7 +445,7 @@ class Hostile:
 
     def __init__(self, folder: Path) -> None:
         self.answer = folder / "answer"
-        greeting = '{"edgenas":"agent","protocol":1,"python":[3,11,0],"pid":1,"bits":64}'
+        greeting = '{"edgenas":"agent","protocol":2,"python":[3,11,0],"pid":1,"bits":64}'
         environment = json.dumps(
             {"id": 2, "kind": "result", "name": "", "data": {**ENVIRONMENT, "free_memory_bytes": None}}
         )

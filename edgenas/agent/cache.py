@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import itertools
 import os
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Tuple
 
 from .failures import AgentError
-from .part import Part
+from .part import Bytes, Part
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _KEPT = re.compile(r"[0-9a-f]{64}((\.[0-9a-f]{32})?\.part)?")
@@ -53,7 +51,7 @@ class ContentCache:
         """For each hash whether it is complete, and how many bytes of it are here to go on from."""
         return [self._size(_checked(content)) for content in contents]
 
-    def append(self, content: str, offset: int, data: str, *, last: bool) -> None:
+    def append(self, content: str, offset: int, piece: Bytes, *, last: bool) -> None:
         """Writes one piece; the last piece makes the file appear if its hash is right.
 
         Raises:
@@ -62,17 +60,13 @@ class ContentCache:
         """
         _checked(content)
         try:
-            piece = base64.b64decode(data, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise AgentError("request", f"a piece of {content} is not base64: {error}") from error
-        try:
             self._write(content, offset, piece)
         except OSError as error:
             raise AgentError("device", f"{self._folder} cannot be written: {error.strerror}") from error
         if last:
             self._complete(content)
 
-    def _write(self, content: str, offset: int, piece: bytes) -> None:
+    def _write(self, content: str, offset: int, piece: Bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._make_room(len(piece))
         part = self._part(content)

@@ -32,16 +32,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def _serve_one(channel: protocol.Channel, service: Service) -> None:
-    line = channel.next_request()
     try:
-        number, method, params = protocol.parse_request(line)
+        request = channel.next_request()
     except AgentError as failure:
         channel.error(failure.kind, failure.message)
         return
-    channel.begin(number)
+    channel.begin(request.number)
     try:
-        with reported_as("runtime", f"'{method}' failed"):
-            result = service.serve(method, params)
+        with reported_as("runtime", f"'{request.method}' failed"):
+            result = service.serve(request.method, request.params, request.attached)
     except AgentError as failure:
         channel.error(failure.kind, failure.message)
     else:

@@ -8,10 +8,11 @@ from .failures import AgentError
 
 
 class Parameters:
-    """The ``params`` of one request."""
+    """The ``params`` of one request, and the bytes that are ``attached`` to it."""
 
-    def __init__(self, values: Dict[str, Any]) -> None:
+    def __init__(self, values: Dict[str, Any], attached: bytes = b"") -> None:
         self._values = values
+        self.attached = attached
 
     def text(self, name: str) -> str:
         """A required string."""
@@ -51,6 +52,13 @@ class Parameters:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise AgentError("request", f"parameter '{name}' is not a list of strings")
         return value
+
+    def objects(self, name: str) -> List[Parameters]:
+        """A list of objects."""
+        value = self._values.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise AgentError("request", f"parameter '{name}' is not a list of objects")
+        return [Parameters(item) for item in value]
 
     def text_map(self, name: str) -> Dict[str, str]:
         """An object whose values are strings."""

@@ -7,7 +7,9 @@ import fcntl
 import hashlib
 import os
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
+
+Bytes = Union[bytes, memoryview]
 
 
 class Part:
@@ -39,7 +41,7 @@ class Part:
         """Begins anew."""
         os.ftruncate(self._descriptor, 0)
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: Bytes) -> None:
         """Writes at the end. Raises ``OSError`` where there is no room; what fitted stays."""
         os.lseek(self._descriptor, 0, os.SEEK_END)
         left = memoryview(piece)

@@ -2,7 +2,8 @@
 
 A request is ``{"id": 1, "method": "trace", "params": {...}}``; what comes back is any number of
 ``{"id": 1, "kind": "event", "name": ..., "data": ...}`` and then one ``"kind": "result"`` or
-``"kind": "error"`` with ``data`` of ``{"kind": ..., "message": ...}``.
+``"kind": "error"`` with ``data`` of ``{"kind": ..., "message": ...}``. A request with ``"attached": N``
+is followed by N bytes as they are, so that a slow processor decodes no text to get a file.
 """
 
 from __future__ import annotations
@@ -12,13 +13,23 @@ import os
 import queue
 import sys
 import threading
-from typing import Any, BinaryIO, Dict, Optional, Tuple
+from typing import Any, BinaryIO, Dict, NamedTuple, Optional, Tuple, Union
 
 from .failures import AgentError
+from .parameters import Parameters
 
-PROTOCOL = 1
-MAX_REQUEST_BYTES = 8 << 20
+PROTOCOL = 2
+MAX_REQUEST_BYTES = 8 << 20  # of a line, and of what is attached to it
 HEARTBEAT_S = 2.0
+
+
+class Request(NamedTuple):
+    """One request with the bytes that came behind it."""
+
+    number: int
+    method: str
+    params: Dict[str, Any]
+    attached: bytes = b""
 
 
 class Channel:
@@ -32,7 +43,7 @@ class Channel:
         self._reader, self._writer = reader, writer
         # Held while a line is written and while it changes which request is served.
         self._lock = threading.Lock()
-        self._requests: "queue.Queue[bytes]" = queue.Queue(maxsize=2)
+        self._requests: "queue.Queue[Union[Request, AgentError]]" = queue.Queue(maxsize=2)
         self._current: Optional[int] = None
 
     def start(self) -> None:
@@ -40,9 +51,16 @@ class Channel:
         for target in (self._read, self._beat):
             threading.Thread(target=target, daemon=True).start()
 
-    def next_request(self) -> bytes:
-        """The next line of the host; waits for it."""
-        return self._requests.get()
+    def next_request(self) -> Request:
+        """The next request of the host; waits for it.
+
+        Raises:
+            AgentError: what came is not a request.
+        """
+        request = self._requests.get()
+        if isinstance(request, AgentError):
+            raise request
+        return request
 
     def begin(self, request_id: int) -> None:
         """From now on events and the reply belong to this request."""
@@ -82,7 +100,19 @@ class Channel:
             line = self._reader.readline(MAX_REQUEST_BYTES + 1)
             if not line.endswith(b"\n"):
                 os._exit(0 if len(line) <= MAX_REQUEST_BYTES else 3)
-            self._requests.put(line)
+            try:
+                request, attached = parse_request(line)
+                self._requests.put(request._replace(attached=self._attachment(attached)))
+            except AgentError as failure:
+                self._requests.put(failure)
+
+    def _attachment(self, size: int) -> bytes:
+        if size > MAX_REQUEST_BYTES:
+            os._exit(3)
+        content = self._reader.read(size)
+        if len(content) < size:
+            os._exit(0)
+        return content
 
     def _beat(self) -> None:
         silence = threading.Event()
@@ -108,8 +138,8 @@ def protected_pipes() -> Tuple[BinaryIO, BinaryIO]:
     return reader, writer
 
 
-def parse_request(line: bytes) -> Tuple[int, str, Dict[str, Any]]:
-    """The id, method and parameters of one request.
+def parse_request(line: bytes) -> Tuple[Request, int]:
+    """One request, and how many bytes follow it.
 
     Raises:
         AgentError: the line is not a request.
@@ -123,4 +153,4 @@ def parse_request(line: bytes) -> Tuple[int, str, Dict[str, Any]]:
     number, method, params = message.get("id"), message.get("method"), message.get("params", {})
     if not isinstance(number, int) or not isinstance(method, str) or not isinstance(params, dict):
         raise AgentError("request", "a request has an integer id, a method and an object of params")
-    return number, method, params
+    return Request(number, method, params), Parameters(message).integer("attached", 0)

@@ -56,7 +56,7 @@ class Service:
             "evaluate_close": self._evaluate_close,
         }
 
-    def serve(self, method: str, params: Dict[str, Any]) -> Any:
+    def serve(self, method: str, params: Dict[str, Any], attached: bytes = b"") -> Any:
         """The result of one request.
 
         Raises:
@@ -64,7 +64,7 @@ class Service:
         """
         if method not in self._methods:
             raise AgentError("request", f"there is no method {method!r}; known: {', '.join(self._methods)}")
-        return self._methods[method](Parameters(params))
+        return self._methods[method](Parameters(params, attached))
 
     def _hello(self, given: Parameters) -> Any:
         asked = given.integer("protocol", 0)
@@ -81,8 +81,18 @@ class Service:
         return [{"complete": done, "size": size} for done, size in self._cache.sizes(given.texts("contents"))]
 
     def _put(self, given: Parameters) -> Any:
-        content, offset = given.text("content"), given.integer("offset", 0)
-        self._cache.append(content, offset, given.text("data"), last=given.flag("last", False))
+        attached = memoryview(given.attached)
+        for piece in given.objects("pieces"):
+            size = piece.integer("size", 0)
+            if size > len(attached):
+                raise AgentError("request", f"a piece has {size} bytes, and {len(attached)} are attached")
+            self._cache.append(
+                piece.text("content"),
+                piece.integer("offset", 0),
+                attached[:size],
+                last=piece.flag("last", False),
+            )
+            attached = attached[size:]
         return {}
 
     def _trace(self, given: Parameters) -> Any:

@@ -63,9 +63,16 @@ class Agent:
         """
         return self.ship_all([path])[0]
 
-    def ship_all(self, paths: Sequence[Path]) -> list[str]:
-        """Like ``ship`` for several files, of which the device is asked at once."""
-        contents = [self._shipper.hash_of(path) for path in paths]
+    def ship_all(self, paths: Sequence[Path], *, hashes: Sequence[str] | None = None) -> list[str]:
+        """Like ``ship`` for several files, of which the device is asked at once.
+
+        Args:
+            hashes: their sha256 where the caller knows them; the device checks what arrives anyway.
+        """
+        if hashes is None:
+            contents = [self._shipper.hash_of(path) for path in paths]
+        else:
+            contents = [self._shipper.known(*known) for known in zip(paths, hashes, strict=True)]
         if contents:
             self._steadily(lambda: self._shipper.ensure(contents))
         return contents

@@ -6,6 +6,7 @@ import getpass
 import os
 import platform
 import time
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -64,8 +65,16 @@ class Conversation:
         self._patience = _VIRTUAL_SLOWNESS if self._profile.virtual else 1.0
         self.starts = 0
 
-    def ask(self, method: str, answer: type[Answer], *, limit_s: float = _REQUEST_S, **params: Any) -> Answer:
-        """The checked result of one request.
+    def ask(
+        self,
+        method: str,
+        answer: type[Answer],
+        *,
+        limit_s: float = _REQUEST_S,
+        attached: Sequence[bytes] = (),
+        **params: Any,
+    ) -> Answer:
+        """The checked result of one request. What is ``attached`` travels behind it as it is.
 
         Raises:
             AgentEndedError: the agent or the connection ended meanwhile; the next request starts anew.
@@ -76,7 +85,7 @@ class Conversation:
         """
         if self._pipe is None:
             self._start()
-        return self._ask(method, answer, limit_s, params)
+        return self._ask(method, answer, limit_s, params, attached)
 
     @property
     def connected(self) -> bool:
@@ -138,14 +147,28 @@ class Conversation:
             hint=self._connection.hint(ended.stderr),
         )
 
-    def _ask(self, method: str, answer: type[Answer], limit_s: float, params: dict[str, Any]) -> Answer:
+    def _ask(
+        self,
+        method: str,
+        answer: type[Answer],
+        limit_s: float,
+        params: dict[str, Any],
+        attached: Sequence[bytes] = (),
+    ) -> Answer:
         assert self._pipe is not None
         self._number += 1
         progress = _Progress(self._profile.id, self._told)
-        line = msgspec.json.encode({"id": self._number, "method": method, "params": params}) + b"\n"
+        request = {
+            "id": self._number,
+            "method": method,
+            "params": params,
+            "attached": sum(map(len, attached)),
+        }
+        line = msgspec.json.encode(request) + b"\n"
         deadline = time.monotonic() + limit_s * self._patience
         try:
-            self._pipe.send(line, _SILENCE_S * self._patience)
+            for part in (line, *attached):
+                self._pipe.send(part, _SILENCE_S * self._patience)
             return self._reply(answer, deadline, progress)
         except PipeEndedError as ended:
             self.close()

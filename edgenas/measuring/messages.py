@@ -8,7 +8,7 @@ import msgspec
 
 from edgenas.records import KernelTrace, LatencyStatistics, TracedKernel
 
-PROTOCOL = 1
+PROTOCOL = 2
 _MOST_ELEMENTS = 1_000_000
 
 _Positive = Annotated[float, msgspec.Meta(gt=0)]

@@ -44,14 +44,14 @@ class AgentPipe:
         for stream in (self._in, self._out, self._err):
             os.set_blocking(stream.fileno(), False)
 
-    def send(self, line: bytes, timeout_s: float) -> None:
-        """Writes one line.
+    def send(self, content: bytes, timeout_s: float) -> None:
+        """Writes a line, or what is attached to one.
 
         Raises:
             PipeEndedError: the process is gone.
             PipeSilentError: it does not read.
         """
-        rest, deadline = memoryview(line), time.monotonic() + timeout_s
+        rest, deadline = memoryview(content), time.monotonic() + timeout_s
         while rest:
             _, writable, _ = select.select([], [self._in], [], max(0.0, deadline - time.monotonic()))
             if not writable:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from edgenas.errors import AgentProtocolError, MeasurementError
 from edgenas.measuring.conversation import Conversation
 from edgenas.measuring.messages import Presence
 from edgenas.progress import Task, track
 
-_PIECE_BYTES = 768 << 10
+_MESSAGE_BYTES = 1 << 20
 _SHOWN_FROM_BYTES = 8 << 20
 
 
@@ -36,6 +35,11 @@ class Shipper:
         self._sources[self._hashes[key]] = path
         return self._hashes[key]
 
+    def known(self, path: Path, content: str) -> str:
+        """Remembers where a content is whose hash needs no computing; returns the hash."""
+        self._sources[content] = path
+        return content
+
     def present(self, contents: Iterable[str]) -> set[str]:
         """Those of the contents that the device has, complete."""
         return {content for content, presence in self._presences(contents) if presence.complete}
@@ -46,9 +50,17 @@ class Shipper:
         Raises:
             MeasurementError: something is missing there whose file is no longer here.
         """
-        for content, presence in self._presences(contents):
-            if not presence.complete:
-                self._send(content, presence.size)
+        lacking = [self._rest(*found) for found in self._presences(contents) if not found[1].complete]
+        if not lacking:
+            return
+        total = sum(rest.size for rest in lacking)
+        name = lacking[0].path.name if len(lacking) == 1 else f"{len(lacking)} files"
+        shown = track(f"Shipping {name}", total) if total > _SHOWN_FROM_BYTES else None
+        with shown or contextlib.nullcontext(Task()) as task:
+            task.advance(sum(rest.start for rest in lacking))
+            for message in _messages(_pieces(lacking)):
+                self._put(message)
+                task.advance(sum(len(piece.data) for piece in message))
 
     def _presences(self, contents: Iterable[str]) -> list[tuple[str, Presence]]:
         wanted = list(dict.fromkeys(contents))
@@ -59,32 +71,62 @@ class Shipper:
             )
         return list(zip(wanted, found, strict=True))
 
-    def _send(self, content: str, start: int) -> None:
+    def _rest(self, content: str, presence: Presence) -> _Rest:
         path = self._sources.get(content)
         if path is None or not path.exists():
             raise MeasurementError(
                 f"the device lacks content {content[:12]} and its file is not here any more"
             )
         size = path.stat().st_size
-        start = start if start < size else 0
-        with (
-            track(f"Shipping {path.name}", size)
-            if size > _SHOWN_FROM_BYTES
-            else contextlib.nullcontext(Task()) as task
-        ):
-            self._send_pieces(content, path, start, task)
+        return _Rest(content, path, presence.size if presence.size < size else 0, size)
 
-    def _send_pieces(self, content: str, path: Path, start: int, task: Task) -> None:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(start)
-            task.advance(start)
-            while start < size or size == 0:
-                piece = file.read(_PIECE_BYTES)
-                last = start + len(piece) >= size
-                data = base64.b64encode(piece).decode()
-                self._conversation.ask("put", dict, content=content, offset=start, data=data, last=last)
-                start += len(piece)
-                task.advance(len(piece))
+    def _put(self, message: list[_Piece]) -> None:
+        pieces = [
+            {"content": piece.content, "offset": piece.offset, "size": len(piece.data), "last": piece.last}
+            for piece in message
+        ]
+        self._conversation.ask("put", dict, pieces=pieces, attached=[piece.data for piece in message])
+
+
+class _Rest(NamedTuple):
+    """A file of which the device has the first ``start`` bytes."""
+
+    content: str
+    path: Path
+    start: int
+    size: int
+
+
+class _Piece(NamedTuple):
+    """Bytes of a content from ``offset`` on."""
+
+    content: str
+    offset: int
+    data: bytes
+    last: bool
+
+
+def _pieces(rests: Iterable[_Rest]) -> Iterator[_Piece]:
+    """What is to be sent, in order; an empty file is one empty piece."""
+    for rest in rests:
+        with rest.path.open("rb") as file:
+            start = file.seek(rest.start)
+            while True:
+                data = file.read(_MESSAGE_BYTES)
+                last = start + len(data) >= rest.size or not data
+                yield _Piece(rest.content, start, data, last)
+                start += len(data)
                 if last:
-                    return
+                    break
+
+
+def _messages(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """Pieces that travel together: a round trip for each small file would be most of its time."""
+    message: list[_Piece] = []
+    for piece in pieces:
+        if message and sum(len(one.data) for one in message) + len(piece.data) > _MESSAGE_BYTES:
+            yield message
+            message = []
+        message.append(piece)
+    if message:
+        yield message

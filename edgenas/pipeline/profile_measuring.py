@@ -172,11 +172,11 @@ class Measuring:
     def _ship(self, networks: Sequence[PlannedNetwork], builder: ModelBuilder) -> None:
         """Puts models on the device and notes in the table what they are."""
         built = [builder.built(network) for network in networks]
-        shas = self.agent.ship_all([one.path for one in built])
-        for sha, one, network in zip(shas, built, networks, strict=True):
+        self.agent.ship_all([one.path for one in built], hashes=[one.row.model_sha256 for one in built])
+        for one, network in zip(built, networks, strict=True):
             one.path.unlink(missing_ok=True)
             self.table.add_network(one.row)
-            self._sha_by_recipe[network.recipe()] = sha
+            self._sha_by_recipe[network.recipe()] = one.row.model_sha256
 
     def _count(self, latency: NetworkLatency, number: int) -> None:
         self._note(latency, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -59,10 +60,20 @@ class RandomWeights(WeightSource):
     """
 
     def __init__(self, seed: int) -> None:
-        self._pool = np.random.default_rng(seed).standard_normal(_POOL_SIZE, dtype=np.float32)
+        self._pool = _pool(seed)
 
     def weight(self, key: str, shape: Shape) -> FloatArray:
         del key
         fan_in = math.prod(shape[1:])
-        values: FloatArray = np.resize(self._pool, shape)
+        size = math.prod(shape)
+        # ``resize`` copies the whole pool even for a bias.
+        values = self._pool[:size].reshape(shape) if size <= _POOL_SIZE else np.resize(self._pool, shape)
         return values * np.float32(0.02 if len(shape) == 1 else math.sqrt(2.0 / fan_in))
+
+
+@lru_cache(maxsize=4)
+def _pool(seed: int) -> FloatArray:
+    """The random values that all weights of a seed repeat; drawn once for a whole plan of networks."""
+    values: FloatArray = np.random.default_rng(seed).standard_normal(_POOL_SIZE, dtype=np.float32)
+    values.flags.writeable = False
+    return values
