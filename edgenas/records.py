@@ -97,9 +97,9 @@ class Environment(Record):
 class LatencyStatistics(Record):
     """Latency of one model.
 
-    ``rounds_ms`` holds each round's fastest run, ``latency_ms`` is their median and
-    ``latency_relative_halfwidth`` half the width of its 95 % interval relative to it. The p99 is
-    None below 100 runs.
+    ``rounds_ms`` holds each round's fastest run, ``latency_ms`` is the median of those that are no
+    outliers (1.5 interquartile ranges) and ``latency_relative_halfwidth`` half the width of the 95 %
+    interval of the median of all, relative to it. The quantiles are of all runs; the p99 is None below 100.
     """
 
     latency_ms: float

@@ -554,6 +554,25 @@ def test_quantile_is_numpys(values: list[float], share: float) -> None:
     assert latencies.quantile(sorted(values), share) == pytest.approx(np.quantile(values, share))
 
 
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=50))
+def test_fences_keep_the_middle_half_and_what_is_near(values: list[float]) -> None:
+    ordered = sorted(values)
+    kept = latencies.within_fences(ordered)
+    first, third = np.quantile(ordered, [0.25, 0.75])
+    assert kept and set(kept) >= {value for value in ordered if first + 1e-9 < value < third - 1e-9}
+    assert all(
+        first - 2 * (third - first) - 1e-9 <= value <= third + 2 * (third - first) + 1e-9 for value in kept
+    )
+
+
+def test_outlying_rounds_count_for_the_interval_alone() -> None:
+    quiet = [1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06]
+    found = latencies.statistics_of([*quiet, 9.0], [*quiet, 9.0])
+    assert found["latency_ms"] == 1.03
+    assert found["latency_relative_halfwidth"] > 3.0
+    assert found["latency_p90_ms"] > 1.06 and len(found["rounds_ms"]) == 8
+
+
 def test_p99_needs_a_hundred_runs() -> None:
     assert latencies.statistics_of([1.0, 2.0], [1.0] * 99)["latency_p99_ms"] is None
     assert latencies.statistics_of([1.0, 2.0], [1.0] * 100)["latency_p99_ms"] == 1.0

@@ -35,12 +35,26 @@ def relative_halfwidth(rounds_ms: Sequence[float]) -> float:
     return (high - low) / 2 / quantile(ordered, 0.5)
 
 
+def within_fences(ordered: Sequence[float]) -> Sequence[float]:
+    """Those of the sorted values that are at most 1.5 interquartile ranges outside the quartiles.
+
+    Source: Tukey, Exploratory Data Analysis (1977), section 2D.
+    """
+    first, third = quantile(ordered, 0.25), quantile(ordered, 0.75)
+    reach = 1.5 * (third - first)
+    return [value for value in ordered if first - reach <= value <= third + reach]
+
+
 def statistics_of(rounds_ms: List[float], runs_ms: List[float]) -> Dict[str, Any]:
-    """The ``LatencyStatistics`` record: rounds give the repeatable latency, runs the quantiles."""
+    """The ``LatencyStatistics`` record: rounds give the repeatable latency, runs the quantiles.
+
+    Outlying rounds do not count for the latency. They do for its interval, which would else promise
+    more than the next measurement keeps, and outlying runs for the quantiles, whose business they are.
+    """
     runs = sorted(runs_ms)
     p99: Optional[float] = quantile(runs, 0.99) if len(runs) >= 100 else None
     return {
-        "latency_ms": quantile(sorted(rounds_ms), 0.5),
+        "latency_ms": quantile(within_fences(sorted(rounds_ms)), 0.5),
         "latency_p50_ms": quantile(runs, 0.5),
         "latency_p90_ms": quantile(runs, 0.9),
         "latency_p99_ms": p99,
