@@ -29,9 +29,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgenas.agent
 from edgenas.agent import fresh, latencies, onnx_wire, protocol, service
-from edgenas.agent.backend import Feed, Session
+from edgenas.agent.backend import Feed, Session, get_backend, random_feed
 from edgenas.agent.cache import ContentCache
-from edgenas.agent.conditions import wait_for_idle_threads
+from edgenas.agent.conditions import RunQueue, wait_for_idle_threads
 from edgenas.agent.cpu import chosen_cores
 from edgenas.agent.environment import read_environment, read_power_flags
 from edgenas.agent.failures import AgentError
@@ -394,6 +394,13 @@ def quiet_service(folder: Path) -> service.Service:
     return served
 
 
+@pytest.fixture
+def left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other process is noticed, so that what a test counts does not depend on what runs beside it."""
+    monkeypatch.setattr("edgenas.agent.conditions._schedstat_files", list)
+
+
+@pytest.mark.usefixtures("left_alone")
 def test_disturbed_runs_count_for_the_quantiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """A part that was disturbed is timed once more; that its slow runs happened stays true."""
     disturbed = iter([True])
@@ -596,6 +603,7 @@ class CountedSession(Session):
         return {}
 
 
+@pytest.mark.usefixtures("left_alone")
 def test_rounds_interleave_in_changing_order() -> None:
     log: list[str] = []
     contenders = [Contender(name, CountedSession(name, log)) for name in "abc"]
@@ -610,6 +618,7 @@ def test_rounds_interleave_in_changing_order() -> None:
     assert all(len(one.rounds_ms) + len(one.disturbed_ms) >= 10 for one in contenders)
 
 
+@pytest.mark.usefixtures("left_alone")
 def test_rounds_end_when_the_median_is_known_or_time_is_over() -> None:
     known = Contender("known", CountedSession("known", []))
     measure_rounds([known], Plan(4, 40, 10.0, None, 2, 0), lambda number: None)
@@ -619,6 +628,7 @@ def test_rounds_end_when_the_median_is_known_or_time_is_over() -> None:
     assert len(late.rounds_ms) + len(late.disturbed_ms) == 1
 
 
+@pytest.mark.usefixtures("left_alone")
 def test_a_turn_waits_for_threads_that_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr("edgenas.agent.rounds.wait_for_idle_threads", lambda: waits.append(0.0))
@@ -627,6 +637,95 @@ def test_a_turn_waits_for_threads_that_still_work(monkeypatch: pytest.MonkeyPatc
         contender.warm_up(2)
         measure_rounds([contender], Plan(4, 4, 1e-9, None, 2, 0), lambda number: None)
         assert len(waits) == expected
+
+
+@pytest.fixture
+def shared_core() -> Iterator[None]:
+    """This thread on one core, together with a process that never rests."""
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this kernel does not tell how long a thread waits for a core")
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    busy = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE
+    )
+    assert busy.stdout is not None
+    busy.stdout.readline()
+    yield
+    busy.kill()
+    busy.wait()
+    busy.stdout.close()
+    os.sched_setaffinity(0, cores)
+
+
+def long_contender(folder: Path) -> Contender:
+    """A real session whose run is longer than the time after which the kernel lets another process run."""
+    (folder / "slow.onnx").write_bytes(slow_model())
+    session = get_backend("onnxruntime", "f32").load(folder / "slow.onnx", 1)
+    session.bind(random_feed(session.inputs, 0))
+    return Contender("slow", session)
+
+
+def test_a_process_on_the_measuring_core_is_noticed(shared_core: None, tmp_path: Path) -> None:
+    """In rounds that are far too short for the counters of the core, too; disturbed turns are repeated."""
+    contender = long_contender(tmp_path)
+    measure_rounds([contender], Plan(2, 2, 1e-9, None, 1, 0), lambda number: None)
+    assert not contender.rounds_ms
+    assert len(contender.disturbed_ms) >= 2
+    assert contender.statistics(2)["rounds_ms"] == contender.disturbed_ms
+
+
+def test_a_process_on_the_measuring_core_is_noticed_in_a_fresh_process(
+    shared_core: None, tmp_path: Path
+) -> None:
+    contender = long_contender(tmp_path)
+    parts = fresh._timed_parts(contender.session.run, 2, lambda: None)
+    assert [len(part) for part in parts] == [2, 2]  # each was timed once more
+
+
+def test_where_the_kernel_does_not_tell_nobody_waits(
+    shared_core: None, left_alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.agent.conditions._ticks", lambda: None)
+    contender = long_contender(tmp_path)
+    measure_rounds([contender], Plan(2, 2, 1e-9, None, 1, 0), lambda number: None)
+    assert len(contender.rounds_ms) == 2 and not contender.disturbed_ms
+
+
+@pytest.mark.parametrize(
+    ("waited_ns", "disturbed"), [((0, 0), False), ((9_000_000, 0), False), ((9_000_000, 9_000_000), True)]
+)
+def test_one_stretch_that_was_left_alone_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waited_ns: tuple[int, int], disturbed: bool
+) -> None:
+    """The fastest run of a turn is what counts."""
+    path, total = tmp_path / "schedstat", 0
+    path.write_text("5 0 1\n")
+    monkeypatch.setattr("edgenas.agent.conditions._schedstat_files", lambda: [os.open(path, os.O_RDONLY)])
+    queue = RunQueue()
+    queue.begin()
+    for waited in waited_ns:
+        total += waited
+        path.write_text(f"5 {total} 1\n")
+        time.sleep(0.0015)
+        queue.between_runs()
+    assert queue.disturbed() is disturbed
+    queue.close()
+
+
+def test_a_thread_that_ended_waits_no_more() -> None:
+    queue, done = RunQueue(), threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    with_thread = RunQueue()
+    assert len(with_thread._files) == len(queue._files) + 1
+    done.set()
+    thread.join()
+    for one in (queue, with_thread):
+        one.begin()
+        one.between_runs()
+        one.disturbed()
+        one.close()
 
 
 def test_waiting_ends_when_other_threads_are_idle() -> None:

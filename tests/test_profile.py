@@ -10,8 +10,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -21,7 +24,7 @@ from edgenas.errors import ModelError, TableError, UnknownKernelsError, UsageErr
 from edgenas.latency_tables.integrity import verify
 from edgenas.latency_tables.operator_tour import STOPS
 from edgenas.latency_tables.table import LatencyTable
-from edgenas.measuring import connect
+from edgenas.measuring import Agent, connect
 from edgenas.pipeline import profile_plan
 from edgenas.pipeline.predict import predict
 from edgenas.pipeline.profile import profile
@@ -252,6 +255,21 @@ def test_a_crash_is_tried_once_more_and_failures_are_remembered(
         again = Measuring(agent, table, 1, None, np.random.default_rng(0))
         again.measure([planned])
     assert (again.measured, again.reused, again.failed([planned])) == found
+
+
+@pytest.mark.parametrize("disturbed", [0, 4])
+def test_other_work_on_the_device_is_told(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, disturbed: int
+) -> None:
+    def compare(agent: Agent, *arguments: Any, **options: Any) -> Iterator[NetworkLatency]:
+        for found in measured(agent, *arguments, **options):
+            yield msgspec.structs.replace(found, disturbed_rounds=disturbed)
+
+    measured, told = Agent.compare, list[str]()
+    monkeypatch.setattr(Agent, "compare", compare)
+    monkeypatch.setattr("edgenas.pipeline.profile_measuring.warn", told.append)
+    profile("local", model=[model], threads=1, workspace=Workspace(tmp_path))
+    assert any("other work on 'local' disturbed" in message for message in told) is (disturbed > 0)
 
 
 def _wait_for_rows(workspace: Workspace, count: int, process: subprocess.Popen[bytes]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
+import threading
 import time
 from typing import Callable, List, NamedTuple, Optional
 
@@ -16,6 +19,12 @@ _SHORTEST_WINDOW_S = 0.1
 _STOLEN_SHARE = 0.02
 _FOREIGN_CORES = 0.2
 _FREQUENCY_DROP = 0.1
+
+# Runs are judged in stretches that are much longer than it takes to ask the kernel. Waking up a thread of
+# a pool takes some microseconds on a core that is free, too.
+_STRETCH_S = 0.001
+_WAITED_SHARE = 0.02
+_WAITED_LEAST_S = 0.00005
 
 # Pools of threads spin for a while after a run, up to half a second in older runtimes.
 _IDLE_STEP_S = 0.0005
@@ -67,6 +76,73 @@ class Disturbance:
         return frequency < (1 - _FREQUENCY_DROP) * usual
 
 
+class RunQueue:
+    """Tells whether threads of this process waited for a core while another process had it.
+
+    The kernel counts that to the nanosecond, so that it also shows in a turn of a few milliseconds,
+    where the counters of a whole core tell nothing. Where it does not tell, nobody is said to wait.
+    Threads that begin later are not looked at.
+
+    Source: Documentation/scheduler/sched-stats.rst of Linux, /proc/<pid>/schedstat.
+    """
+
+    def __init__(self) -> None:
+        self._files = _schedstat_files()
+        self._at, self._waited_s = 0.0, 0.0
+        self._left_alone: List[bool] = []
+
+    def begin(self) -> None:
+        """Runs follow."""
+        self._left_alone = []
+        self._begin_stretch()
+
+    def between_runs(self) -> None:
+        """A run has ended; a stretch ends with it where it was long enough."""
+        if time.perf_counter() - self._at >= _STRETCH_S:
+            self._end_stretch()
+
+    def disturbed(self) -> bool:
+        """Whether threads waited in every stretch: the fastest of the runs may then be a slow one."""
+        if not self._left_alone:  # runs that are shorter than a stretch all together
+            self._end_stretch()
+        return not any(self._left_alone)
+
+    def close(self) -> None:
+        """Closes the kernel's files."""
+        while self._files:
+            os.close(self._files.pop())
+
+    def _begin_stretch(self) -> None:
+        self._waited_s = self._total_s()
+        self._at = time.perf_counter()
+
+    def _end_stretch(self) -> None:
+        length_s, before_s = time.perf_counter() - self._at, self._waited_s
+        self._begin_stretch()
+        waited_s = self._waited_s - before_s
+        self._left_alone.append(waited_s <= max(_WAITED_LEAST_S, _WAITED_SHARE * length_s))
+
+    def _total_s(self) -> float:
+        return sum(map(_waited_s, self._files))
+
+
+def _schedstat_files() -> List[int]:
+    """Open files of the threads that this process has now."""
+    files = []
+    for path in glob.glob("/proc/self/task/*/schedstat"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            files.append(os.open(path, os.O_RDONLY))
+    return files
+
+
+def _waited_s(file: int) -> float:
+    """What one thread has waited since it began; nothing once it has ended."""
+    try:
+        return 1e-9 * int(os.pread(file, 100, 0).split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def cool_down(limit_c: Optional[float], report: Callable[[float], None]) -> None:
     """Waits until the device is cooler than its limit.
 
@@ -100,11 +176,26 @@ def wait_for_idle_threads() -> None:
     threads need: two sessions measured in turn otherwise slow each other down by up to a half.
     """
     end = time.perf_counter() + _IDLE_LIMIT_S
-    while time.perf_counter() < end:
-        start, own_s = time.perf_counter(), time.process_time()
-        time.sleep(_IDLE_STEP_S)
-        if time.process_time() - own_s < _IDLE_SHARE * (time.perf_counter() - start):
-            return
+    while time.perf_counter() < end and _others_work():
+        pass
+
+
+def _others_work() -> bool:
+    """Whether another thread of this process works, or would if it had a core; takes half a millisecond."""
+    states = _states_of_other_threads()
+    if states and "R" not in states:
+        return False
+    start, own_s = time.perf_counter(), time.process_time()
+    time.sleep(_IDLE_STEP_S)
+    # Where the system does not tell the states, what the process used of that time must do.
+    return bool(states) or time.process_time() - own_s >= _IDLE_SHARE * (time.perf_counter() - start)
+
+
+def _states_of_other_threads() -> str:
+    """One letter a thread, as in ``ps``; empty where the system does not tell or there is none."""
+    own = f"/proc/self/task/{threading.get_native_id()}/stat"
+    stats = [text_of(path) for path in glob.glob("/proc/self/task/*/stat") if path != own]
+    return "".join(stat.rpartition(")")[2].strip()[:1] for stat in stats)
 
 
 def _ticks() -> Optional[_Ticks]:

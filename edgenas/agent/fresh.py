@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 from .backend import Backend, random_feed
-from .conditions import Disturbance
+from .conditions import Disturbance, RunQueue
 from .environment import resident_bytes
 from .failures import AgentError
 from .latencies import statistics_of
@@ -46,22 +47,25 @@ def _timed_parts(run: Callable[[], None], runs: int, cool: Callable[[], None]) -
     """Latencies in ms, in parts. A disturbed part is timed once more; all its runs count."""
     size, disturbance = max(1, -(-runs // ROUNDS)), Disturbance()
     parts: List[List[float]] = []
-    while size * len(parts) < runs:
-        cool()
-        disturbance.begin()
-        part = _timed(run, size)
-        if disturbance.disturbed():
-            part += _timed(run, size)
-        parts.append(part)
+    with contextlib.closing(RunQueue()) as queue:
+        while size * len(parts) < runs:
+            cool()
+            disturbance.begin()
+            part = _timed(run, size, queue)
+            if disturbance.disturbed() or queue.disturbed():
+                part += _timed(run, size, queue)
+            parts.append(part)
     return parts
 
 
-def _timed(run: Callable[[], None], count: int) -> List[float]:
+def _timed(run: Callable[[], None], count: int, queue: RunQueue) -> List[float]:
     latencies_ms = []
+    queue.begin()
     for _ in range(count):
         start = time.perf_counter()
         run()
         latencies_ms.append(1e3 * (time.perf_counter() - start))
+        queue.between_runs()
     return latencies_ms
 
 

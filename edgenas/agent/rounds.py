@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 
 from .backend import Session
-from .conditions import Disturbance, wait_for_idle_threads
+from .conditions import Disturbance, RunQueue, wait_for_idle_threads
 from .latencies import relative_halfwidth, statistics_of
 
 _TURN_S = 0.003
@@ -32,6 +33,13 @@ class Plan(NamedTuple):
     seed: int
 
 
+class Turn(NamedTuple):
+    """The latencies of one session's runs in ms, and whether another process had the core in them."""
+
+    runs_ms: List[float]
+    disturbed: bool
+
+
 class Contender:
     """One session with what it was measured to take."""
 
@@ -48,13 +56,23 @@ class Contender:
         fastest = min(self._timed() for _ in range(2 if runs_per_round else 3))
         self._runs = runs_per_round or _runs_for(fastest)
 
-    def turn(self) -> List[float]:
-        """The latencies of one turn in ms. The first run after another model's is not counted."""
+    def turn(self, queue: RunQueue) -> Turn:
+        """Runs for a while. The first run after another model's is not counted."""
         if self._parallel:
             wait_for_idle_threads()
         if self._runs > 1:
             self._run_uncounted(_SPREADING_S if self._parallel else 0.0)
-        return [1e3 * self._timed() for _ in range(self._runs)]
+        runs_ms = []
+        queue.begin()
+        for _ in range(self._runs):
+            runs_ms.append(1e3 * self._timed())
+            queue.between_runs()
+        return Turn(runs_ms, queue.disturbed())
+
+    def count(self, turn: Turn, *, disturbed: bool) -> None:
+        """Keeps what a turn took; the quantiles are of all runs, disturbed or not."""
+        (self.disturbed_ms if disturbed else self.rounds_ms).append(min(turn.runs_ms))
+        self.runs_ms.extend(turn.runs_ms)
 
     def settled(self, plan: Plan) -> bool:
         """Whether the median is known narrowly enough from undisturbed rounds, or from twice as many."""
@@ -84,20 +102,22 @@ class Contender:
 def measure_rounds(contenders: List[Contender], plan: Plan, before_round: Callable[[int], None]) -> None:
     """Measures the contenders side by side.
 
-    A round gives each contender that is not settled one turn, in an order of its own; a round in
-    which the conditions changed is kept apart and repeated. At most ``2 * max_rounds`` are made.
+    A round gives each contender that is not settled one turn, in an order of its own, and another one
+    at once where that was disturbed. A round in which the conditions changed is kept apart and repeated.
+    At most ``2 * max_rounds`` are made.
     """
     generator, disturbance = np.random.default_rng(plan.seed), Disturbance()
     gc.collect()
     gc.disable()
     try:
-        for number in range(2 * plan.max_rounds):
-            waiting = [one for one in contenders if _wants_round(one, plan)]
-            if not waiting or (number > 0 and plan.deadline and time.monotonic() > plan.deadline):
-                break
-            before_round(number)
-            order = [waiting[position] for position in generator.permutation(len(waiting))]
-            _round(order, disturbance)
+        with contextlib.closing(RunQueue()) as queue:
+            for number in range(2 * plan.max_rounds):
+                waiting = [one for one in contenders if _wants_round(one, plan)]
+                if not waiting or (number > 0 and plan.deadline and time.monotonic() > plan.deadline):
+                    break
+                before_round(number)
+                order = [waiting[position] for position in generator.permutation(len(waiting))]
+                _round(order, disturbance, queue)
     finally:
         gc.enable()
 
@@ -110,13 +130,20 @@ def _wants_round(contender: Contender, plan: Plan) -> bool:
     return all_rounds < plan.max_rounds or undisturbed >= plan.max_rounds // 2
 
 
-def _round(contenders: List[Contender], disturbance: Disturbance) -> None:
+def _round(contenders: List[Contender], disturbance: Disturbance, queue: RunQueue) -> None:
     disturbance.begin()
-    turns = [(contender, contender.turn()) for contender in contenders]
-    disturbed = disturbance.disturbed()
-    for contender, runs_ms in turns:
-        (contender.disturbed_ms if disturbed else contender.rounds_ms).append(min(runs_ms))
-        contender.runs_ms.extend(runs_ms)
+    turns = [(contender, turn) for contender in contenders for turn in _turns(contender, queue)]
+    changed = disturbance.disturbed()
+    for contender, turn in turns:
+        contender.count(turn, disturbed=changed or turn.disturbed)
+
+
+def _turns(contender: Contender, queue: RunQueue) -> Iterator[Turn]:
+    """One turn, and another at once where that was disturbed: what shares a core comes and goes."""
+    turn = contender.turn(queue)
+    yield turn
+    if turn.disturbed:
+        yield contender.turn(queue)
 
 
 def _runs_for(latency_s: float) -> int:

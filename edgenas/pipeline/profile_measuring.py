@@ -25,6 +25,7 @@ _PASSES = 2  # every network is measured in two batches far apart in time: drift
 _VIRTUAL_PASSES = 1  # a clock that counts instructions does not drift
 _REPEATED, _REPEATABLE = 60, 0.012  # networks, and what nine in ten passes differ by, that end the second
 _DISTURBED = 0.03  # passes that differ by more are followed by another one
+_DISTURBED_SHARE = 0.1  # of the measurements, each in a third of its rounds or more, is worth a warning
 _BATCH = 10
 _TRACE_RUNS, _FEWEST_TRACE_RUNS, _TRACE_MS = 40, 10, 400.0  # a slow network is not traced so often
 _ROUNDS = {"min_rounds": 6, "max_rounds": 20}
@@ -42,6 +43,8 @@ class Measuring:
     measured: int = 0
     reused: int = 0
     device_seconds: float = 0.0
+    timed: int = 0
+    disturbed: int = 0
     _sha_by_recipe: dict[str, str] = field(default_factory=dict)
     _passes: set[tuple[str, int]] = field(default_factory=set)
     _trace_runs_of: dict[str, int] = field(default_factory=dict)
@@ -63,6 +66,12 @@ class Measuring:
         self._recall()
         self.reused = sum((sha, 0) in self._latency_ms for sha in self._known(plan))
         total = len(plan) * self.passes
+        try:
+            self._measure_passes(plan, total)
+        finally:
+            self._tell_disturbed()
+
+    def _measure_passes(self, plan: Sequence[PlannedNetwork], total: int) -> None:
         with (
             track(f"Measuring on {self.agent.profile.id}", total) as task,
             tempfile.TemporaryDirectory(prefix="edgenas-") as folder,
@@ -180,8 +189,18 @@ class Measuring:
 
     def _count(self, latency: NetworkLatency, number: int) -> None:
         self._note(latency, number)
-        if latency.statistics is not None and number == 0:
-            self.measured += 1
+        if latency.statistics is None:
+            return
+        self.measured += number == 0
+        self.timed += 1
+        self.disturbed += 2 * latency.disturbed_rounds >= len(latency.statistics.rounds_ms)
+
+    def _tell_disturbed(self) -> None:
+        if self.disturbed > _DISTURBED_SHARE * self.timed:
+            warn(
+                f"other work on '{self.agent.profile.id}' disturbed {self.disturbed} of {self.timed}"
+                " measurements; stop it there, and they are quicker and more exact"
+            )
 
     def _note(self, latency: NetworkLatency, number: int) -> None:
         self._passes.add((latency.model_sha256, number))
