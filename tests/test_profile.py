@@ -268,7 +268,7 @@ def test_other_work_on_the_device_is_told(
     measured, told = Agent.compare, list[str]()
     monkeypatch.setattr(Agent, "compare", compare)
     monkeypatch.setattr("edgenas.pipeline.profile_measuring.warn", told.append)
-    profile("local", model=[model], threads=1, workspace=Workspace(tmp_path))
+    profile(device="local", model=[model], threads=1, workspace=Workspace(tmp_path))
     assert any("other work on 'local' disturbed" in message for message in told) is (disturbed > 0)
 
 
