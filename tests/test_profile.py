@@ -235,6 +235,44 @@ def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(planned) == 30 and set(counted.values()) == {1}
 
 
+def test_two_profiles_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Two whole processes begin one table together; one network is in both plans."""
+    space, generator = get_space("mobilenetv3-demo"), np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.onnx" for number in range(5)]
+    for path, genome in zip(paths, space.sample(generator, len(paths)), strict=True):
+        onnx.save(build_onnx(space.network(genome), precision=False), path)
+    shas = [
+        hashlib.sha256(plan_models([path])[0].model().SerializeToString(deterministic=True)).hexdigest()
+        for path in paths
+    ]
+    plans = [paths[:3], paths[2:]]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "edgenas", "profile", "--device", "local", "--threads", "1", "--quiet"]
+            + [argument for path in plan for argument in ("--model", str(path))],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+        )
+        for plan in plans
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    workspace = Workspace(tmp_path)
+    found = rows(workspace)
+    for number, sha in enumerate(shas):
+        counts = {found[sha, of_pass] for of_pass in (0, 1)}
+        assert counts == {1} or (number == 2 and counts <= {1, 2})
+    with LatencyTable.open(workspace.table_path("local")) as table:
+        assert table.summary().runs == 2
+        assert set(table.networks()) == set(shas)
+        traced = {
+            trace.model_sha256
+            for fingerprint, threads in table.configurations()
+            for trace in table.traces(fingerprint=fingerprint, threads=threads)
+        }
+    assert traced == set(shas)
+    assert verify(workspace.table_path("local"), device="local").intact
+
+
 @pytest.mark.parametrize(
     ("crashed", "times", "found"), [(True, 1, (1, 0, 0)), (True, 2, (0, 0, 1)), (False, 1, (0, 0, 1))]
 )
