@@ -158,7 +158,7 @@ def judge(bench: Bench, cell: Cell) -> dict[str, object]:
         if one.network.space == space and one.network.precision == cell.precision
     ]
     estimated = list(predictor.estimates(held_out))
-    error = summarise(estimated, predictor)
+    error = summarise(estimated)
     judged = [network for network, _ in estimated]
     measured = np.array([one.latency_ms for one in judged])
     ways = {"edgenas": np.array([estimate.latency_ms for _, estimate in estimated])}
@@ -179,7 +179,7 @@ def judge(bench: Bench, cell: Cell) -> dict[str, object]:
         "samples": {
             "names": [one.network.name for one in judged],
             "measured_ms": measured.tolist(),
-            "interval_ms": [predictor.interval(found.latency_ms, found.sd_ms) for _, found in estimated],
+            "interval_ms": [found.interval_ms for _, found in estimated],
             **{name: predicted.tolist() for name, predicted in ways.items()},
         },
     }

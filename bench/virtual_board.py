@@ -116,7 +116,7 @@ def prediction(held_out: Sequence, predictor: LatencyPredictor) -> dict[str, obj
     found = list(predictor.estimates(held_out))
     measured = np.array([one.latency_ms for one, _ in found])
     predicted = np.array([estimate.latency_ms for _, estimate in found])
-    low, high = np.array([predictor.interval(one.latency_ms, one.sd_ms) for _, one in found]).T
+    low, high = np.array([one.interval_ms for _, one in found]).T
     return {
         "held_out_networks": len(found),
         "unpriceable": len(held_out) - len(found),

@@ -6,6 +6,7 @@ import math
 import sqlite3
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +98,15 @@ def kernels_of(placed: object) -> list[TracedKernel]:
     return found
 
 
+def in_integers(kernel: TracedKernel) -> TracedKernel:
+    """The 8-bit form of a convolution."""
+    types = {
+        side: tuple(TensorType(dtype="uint8", shape=tensor.shape) for tensor in getattr(kernel, side))
+        for side in ("inputs", "outputs")
+    }
+    return msgspec.structs.replace(kernel, kind="QLinearConv", domain="", **types)
+
+
 def plain_ms(kernel: TracedKernel) -> float:
     """What a kernel costs on the synthetic device."""
     spec = spec_of(kernel)
@@ -115,11 +125,15 @@ def fill(
     cache_mb: float = math.inf,
     depthwise: float = 1.0,
     profiler_noise: float = 0.02,
+    integers: bool = False,
+    unexplained: float = 0.0,
 ) -> np.ndarray:
     """Measures random float networks of a space on the synthetic device.
 
     What a network touches beyond ``cache_mb`` is fetched anew in every run. ``depthwise`` is how many
     times as long its depthwise convolutions take, ``profiler_noise`` how far its profiler is off, relative.
+    With ``integers`` all convolutions are of 8 bits. ``unexplained`` is how far whole networks are off,
+    relative, in all of their rounds.
     """
 
     def true_ms(kernel: TracedKernel) -> float:
@@ -136,9 +150,11 @@ def fill(
     for index, genome in enumerate(genomes):
         placed = space.placed(genome)
         kernels = [kernel for one in placed for kernel in kernels_of(one)]
+        if integers:
+            kernels = [in_integers(kernel) if kernel.kind == "Conv" else kernel for kernel in kernels]
         sha = f"{seed}-{index}"
         table.add_network(NetworkRow(
-            model_sha256=sha, name=sha, space=space_name, precision="fp32",
+            model_sha256=sha, name=sha, space=space_name, precision="int8" if integers else "fp32",
             role="held-out" if index % 5 == 4 else "fit", genome=tuple(genome.tolist()),
             layers=tuple((one.layer.name, describe_layer(one).to_json()) for one in placed),
         ))  # fmt: skip
@@ -150,6 +166,8 @@ def fill(
         table.add_trace(trace_of(sha, seen), ENVIRONMENT)
         touched_mb = sum(footprint_bytes(spec_of(kernel)) for kernel in kernels) / 1e6
         truth = OVERHEAD_MS + sum(map(true_ms, kernels)) + FETCHED_MS * max(0.0, touched_mb - cache_mb)
+        if unexplained:
+            truth *= float(rng.normal(1, unexplained))
         rounds = tuple(float(truth * x) for x in rng.normal(1, noise, 10))
         table.add_latency(
             NetworkLatency(model_sha256=sha, threads=1, statistics=statistics(rounds)), ENVIRONMENT
@@ -433,7 +451,7 @@ def test_a_predictor_is_fitted_once_for_what_a_table_holds(
         found = again.estimate_counts(one.kernels)
         assert found.latency_ms == pytest.approx(estimate.latency_ms, rel=1e-9)
         assert found.sd_ms == pytest.approx(estimate.sd_ms, rel=1e-4)
-    assert again.quantile == predictor.quantile and again.networks == predictor.networks
+    assert again.quantiles == predictor.quantiles and again.networks == predictor.networks
     assert len(kept) == 1
 
 
@@ -447,7 +465,7 @@ def test_another_content_is_fitted_anew_and_a_damaged_file_is_no_harm(
         networks = observe(table).with_role("fit")
         for path in predictors_folder().glob("*.npz"):
             path.write_bytes(path.read_bytes()[:-200])
-        assert fitted(table).quantile == first.quantile
+        assert fitted(table).quantiles == first.quantiles
         with table.database.writing() as connection:
             gone = networks[0].network.model_sha256
             connection.execute("DELETE FROM latencies WHERE model_sha256 = ?", (gone,))
@@ -515,12 +533,26 @@ def test_leaving_out_covers_what_the_interval_promises(
 ) -> None:
     observations = observe(measured)
     found = cross_validated(observations, observations.with_role("fit"), folds=8)
-    held = [
-        low <= one.latency_ms <= high
-        for one, e in found
-        for low, high in [predictor.interval(e.latency_ms, e.sd_ms)]
-    ]
+    held = [low <= one.latency_ms <= high for one, e in found for low, high in [e.interval_ms]]
     assert 0.8 <= np.mean(held) <= 1.0
+
+
+def test_intervals_hold_for_floats_and_for_integers(tmp_path: Path) -> None:
+    """A device that repeats floats to .1 % and integers to 2 % has intervals of two widths."""
+    with LatencyTable.open(tmp_path / "both.sqlite", create=True) as table:
+        fill(table, "mobilenetv3-demo", 120, seed=1, noise=1e-4, unexplained=0.001)
+        fill(table, "mobilenetv3-demo", 120, seed=2, noise=1e-4, unexplained=0.02, integers=True)
+        observations = observe(table)
+    predictor = LatencyPredictor.fit_to(observations, observations.with_role("fit"))
+    found = list(predictor.estimates(observations.with_role("held-out")))
+    widths, held = defaultdict(list), defaultdict(list)
+    for one, estimate in found:
+        low, high = estimate.interval_ms
+        held[one.network.precision].append(low <= one.latency_ms <= high)
+        widths[one.network.precision].append((high - low) / estimate.latency_ms)
+    assert set(held) == {"fp32", "int8"}
+    assert all(0.8 <= np.mean(of_one) <= 1.0 for of_one in held.values())
+    assert 3.0 * np.median(widths["fp32"]) < np.median(widths["int8"])
 
 
 def test_memory_beyond_a_cache_is_priced(tmp_path: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgenas.latency_tables.features import features_of, work_of
-from edgenas.latency_tables.kernels import KernelSpec, family_of, footprint_bytes
+from edgenas.latency_tables.kernels import KernelSpec, computes_in_integers, family_of, footprint_bytes
 
 
 class KernelFacts(NamedTuple):
@@ -34,6 +34,7 @@ class KernelCatalogue:
     ) -> None:
         self._specs = dict(specs)
         self._facts = dict(known or {})
+        self._in_integers: dict[str, bool] = {}
 
     def add(self, spec: KernelSpec) -> str:
         """Takes a kernel in and returns its key."""
@@ -53,6 +54,13 @@ class KernelCatalogue:
                 family_of(spec), features_of(spec), work_of(spec), footprint_bytes(spec) / 1e6
             )
         return self._facts[key]
+
+    def computes_in_integers(self, keys: Collection[str]) -> bool:
+        """Whether any of the kernels is a convolution or a matrix product of integers."""
+        for key in keys:
+            if key not in self._in_integers:
+                self._in_integers[key] = computes_in_integers(self._specs[key])
+        return any(self._in_integers[key] for key in keys)
 
     def family(self, key: str) -> str:
         """The kernel's family."""

@@ -217,22 +217,18 @@ class CompiledSpace:
         return self.latency_ms(genomes)
 
     def interpolated_share(self, genomes: Ints) -> Array:
-        """Share (N,) of the predicted latency that comes from kernels never measured."""
+        """Share (N,) of the kernels' predicted time that is of kernels never measured."""
         population = np.atleast_2d(np.asarray(genomes))
-        return np.asarray(
-            self._interpolated[self.entries(population)].sum(axis=1) / self.latency_ms(population)
-        )
+        kernels_ms = self.latency_ms(population) - self.overhead_ms(population)
+        return np.asarray(self._interpolated[self.entries(population)].sum(axis=1) / kernels_ms)
 
     def interval_ms(self, genomes: Ints) -> Array:
         """The interval (N, 2) in ms that holds nine in ten candidates; about 10,000 a second."""
         population = np.atleast_2d(np.asarray(genomes))
-        latency = self.latency_ms(population)
-        deviation = np.array(
-            [self._deviation(row, ms) for row, ms in zip(self.entries(population), latency, strict=True)]
-        )
-        return np.array([self._predictor.interval(ms, sd) for ms, sd in zip(latency, deviation, strict=True)])
+        found = zip(self.entries(population), self.latency_ms(population), strict=True)
+        return np.array([self._interval(entries, latency_ms) for entries, latency_ms in found])
 
-    def _deviation(self, entries: Ints, latency_ms: float) -> float:
+    def _interval(self, entries: Ints, latency_ms: float) -> tuple[float, float]:
         prices = [price for price in (self._prices[entry] for entry in entries) if price is not None]
         counts: Counter[str] = Counter()
         for price in prices:
@@ -240,7 +236,8 @@ class CompiledSpace:
         columns = {key: self._predictor.column(key) for key in counts}
         row, _, own = self._predictor.design.row(counts, columns)
         own += sum((_BORROWED_LOG_SD * price.latency_ms) ** 2 for price in prices if price.borrowed)
-        return float(self._predictor.deviation(row[None, :], np.array([own]), np.array([latency_ms]))[0])
+        sd_ms = self._predictor.deviation(row[None, :], np.array([own]), np.array([latency_ms]))
+        return self._predictor.interval(latency_ms, float(sd_ms[0]), counts)
 
     def entry_kernels(self) -> list[dict[str, int]]:
         """For every entry, in the order of ``entries``, how often it calls which kernel."""

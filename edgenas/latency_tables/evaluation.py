@@ -39,14 +39,12 @@ def kendall(left: Array, right: Array) -> float:
     return float(kendalltau(left, right).statistic) if len(left) > 1 else float("nan")
 
 
-def summarise(
-    found: Sequence[tuple[MeasuredNetwork, Estimate]], predictor: LatencyPredictor
-) -> PredictionError | None:
+def summarise(found: Sequence[tuple[MeasuredNetwork, Estimate]]) -> PredictionError | None:
     """The error of estimates beside what was measured; None without any."""
     if not found:
         return None
     predicted = np.array([estimate.latency_ms for _, estimate in found])
-    intervals = np.array([predictor.interval(one.latency_ms, one.sd_ms) for _, one in found])
+    intervals = np.array([one.interval_ms for _, one in found])
     return error_of([network for network, _ in found], predicted, intervals)
 
 
@@ -71,7 +69,7 @@ def held_out_error(
     predictor: LatencyPredictor, networks: Sequence[MeasuredNetwork]
 ) -> PredictionError | None:
     """The error on networks that the predictor was not fitted to; unpriceable ones are left out."""
-    return summarise(list(predictor.estimates(networks)), predictor)
+    return summarise(list(predictor.estimates(networks)))
 
 
 def cross_validated(

@@ -167,6 +167,11 @@ def kernel_class(spec: KernelSpec) -> str:
     return f"{work}/{'float' if floating else 'integer'}"
 
 
+def computes_in_integers(spec: KernelSpec) -> bool:
+    """Whether the kernel is a convolution or a matrix product of integers."""
+    return (is_convolution(spec) or is_matrix_product(spec)) and kernel_class(spec).endswith("/integer")
+
+
 def convolution_groups(spec: KernelSpec) -> int:
     """Groups of a convolution; 1 where the runtime does not say."""
     groups = spec.attributes.get("group", spec.attributes.get("groups", 1))

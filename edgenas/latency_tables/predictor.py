@@ -37,11 +37,26 @@ _PIN_SD, _PIN_TOLERANCE = 0.01, 0.02  # relative to the guess
 
 @dataclass(frozen=True)
 class Estimate:
-    """A network's predicted latency, its standard deviation and the share of it that is interpolated."""
+    """A network's predicted latency, its standard deviation, the interval that holds nine in ten networks
+    and the share of its kernels' time that is interpolated."""
 
     latency_ms: float
     sd_ms: float
+    interval_ms: tuple[float, float]
     interpolated_share: float
+
+
+class Quantiles(NamedTuple):
+    """How many expected deviations an interval reaches: of networks without and with integer kernels.
+
+    A device may repeat the one kind far better than the other; a common quantile would be too narrow for
+    one and too wide for the other, and hold nine in ten only on average.
+
+    Source: Vovk et al., Algorithmic Learning in a Random World (2005), section 4.5 (Mondrian predictors).
+    """
+
+    floats: float
+    integers: float
 
 
 class Origin(Protocol):
@@ -65,7 +80,7 @@ class LatencyPredictor:
     """Prices kernels and networks of one device at one thread count. Made by ``fit``."""
 
     def __init__(
-        self, origin: Origin, design: Design, posterior: Posterior, quantile: float, networks: int
+        self, origin: Origin, design: Design, posterior: Posterior, quantiles: Quantiles, networks: int
     ) -> None:
         self.device = origin.device
         self.runtime = origin.runtime
@@ -75,7 +90,7 @@ class LatencyPredictor:
         self.networks = networks
         self.design = design
         self.posterior = posterior
-        self.quantile = quantile
+        self.quantiles = quantiles
         self.catalogue = origin.catalogue
         self.pinned: frozenset[str] = frozenset()
         self._unseen: KernelGuesses | None = None
@@ -123,12 +138,13 @@ class LatencyPredictor:
         used = sorted({key for network in usable for key in network.kernels if key in profiled})
         design = Design(guesses, used)
         posterior, pinned = _posterior(design, usable, like)
-        predictor = cls(observations, design, posterior, like.quantile if like else _GAUSSIAN, len(usable))
+        quantiles = like.quantiles if like else Quantiles(_GAUSSIAN, _GAUSSIAN)
+        predictor = cls(observations, design, posterior, quantiles, len(usable))
         corrected = {key: predictor.kernel_ms(key) for key in used}
         chosen = like.unseen.settings_of if like else to_be_chosen
         predictor.take(KernelGuesses(observations.catalogue, corrected, settings=chosen), pinned)
         if like is None:
-            predictor.quantile = _conformal_quantile(predictor, observations, usable)
+            predictor.quantiles = _conformal_quantiles(predictor, observations, usable)
         return predictor
 
     def take(self, unseen: KernelGuesses, pinned: frozenset[str]) -> None:
@@ -199,7 +215,8 @@ class LatencyPredictor:
         unseen = sum(time for key, time in times.items() if not self.measured(key))
         row, _, own = self.design.row(counts, {key: self.column(key) for key in counts})
         sd = float(self.deviation(row[None, :], np.array([own]), np.array([latency]))[0])
-        return Estimate(latency, sd, unseen / latency)
+        share = unseen / sum(times.values()) if times else 0.0
+        return Estimate(latency, sd, self.interval(latency, sd, counts), share)
 
     def overhead_of(self, counts: Mapping[str, int]) -> float:
         """What a run of these kernels costs besides the kernels."""
@@ -217,9 +234,13 @@ class LatencyPredictor:
         variance = self.posterior.variance(rows) + own_variance + (self.posterior.noise * latency_ms) ** 2
         return np.asarray(np.sqrt(variance))
 
-    def interval(self, latency_ms: float, sd_ms: float) -> tuple[float, float]:
+    def quantile_of(self, kernels: Collection[str]) -> float:
+        """How many expected deviations the interval of a network of these kernels reaches."""
+        return self.quantiles[self.catalogue.computes_in_integers(kernels)]
+
+    def interval(self, latency_ms: float, sd_ms: float, kernels: Collection[str]) -> tuple[float, float]:
         """The interval that holds nine in ten networks; never below a tenth of the prediction."""
-        half = self.quantile * sd_ms
+        half = self.quantile_of(kernels) * sd_ms
         return max(latency_ms - half, 0.1 * latency_ms), latency_ms + half
 
     def require(self, keys: Iterable[str]) -> None:
@@ -246,7 +267,7 @@ class LatencyPredictor:
             precision=precision,
             threads=self.threads,
             latency_ms=found.latency_ms,
-            interval_ms=self.interval(found.latency_ms, found.sd_ms),
+            interval_ms=found.interval_ms,
             overhead_ms=self.overhead_of(Counter(keys)),
             interpolated_share=found.interpolated_share,
             structure="host" if structure == "host" else "device",
@@ -347,31 +368,37 @@ def _pinned_rows(design: Design, columns: Mapping[str, Column]) -> _Rows:
     return _Rows(rows, np.full(count, _LEAST_SHARE - 1.0), np.full(count, _PIN_SD**2))
 
 
-def _conformal_quantile(
+def _conformal_quantiles(
     predictor: LatencyPredictor, observations: Observations, networks: Sequence[MeasuredNetwork]
-) -> float:
+) -> Quantiles:
     """How many expected deviations the interval must reach to hold nine in ten left-out networks.
 
-    Networks are left out in folds, with the times of the kernels that only they have.
+    Networks are left out in folds, with the times of the kernels that only they have. A kind of which
+    there are too few takes the quantile of all.
 
     Source: Barber et al., Predictive inference with the jackknife+ (2021), section 3 (CV+).
     """
     if len(networks) < _LEAST_TO_CALIBRATE:
-        return _GAUSSIAN
-    scores = np.sort(np.concatenate(list(_fold_scores(predictor, observations, networks))))
-    return float(scores[min(math.ceil(COVERAGE * (len(scores) + 1)), len(scores)) - 1])
+        return predictor.quantiles
+    scores, integers = np.array(list(_scores(predictor, observations, networks))).T
+    kinds = (scores[integers == kind] for kind in (False, True))
+    return Quantiles(*(_quantile(some if len(some) >= _LEAST_TO_CALIBRATE else scores) for some in kinds))
 
 
-def _fold_scores(
+def _quantile(scores: Array) -> float:
+    rank = min(math.ceil(COVERAGE * (len(scores) + 1)), len(scores))
+    return float(np.sort(scores)[rank - 1])
+
+
+def _scores(
     predictor: LatencyPredictor, observations: Observations, networks: Sequence[MeasuredNetwork]
-) -> Iterator[Array]:
-    """Errors over expected deviations of the networks of each fold."""
+) -> Iterator[tuple[float, bool]]:
+    """Of each network the error over the expected deviation, left out, and whether it is of integers."""
     for fold in range(_FOLDS):
         judged = networks[fold::_FOLDS]
         names = {network.network.model_sha256 for network in judged}
         kept = [network for network in networks if network.network.model_sha256 not in names]
         fitted = LatencyPredictor.fit_to(observations, kept, left_out=names, like=predictor)
-        yield np.array([
-            abs(network.latency_ms - found.latency_ms) / found.sd_ms
-            for network, found in fitted.estimates(judged)
-        ])  # fmt: skip
+        for network, found in fitted.estimates(judged):
+            score = abs(network.latency_ms - found.latency_ms) / found.sd_ms
+            yield score, predictor.catalogue.computes_in_integers(network.kernels)

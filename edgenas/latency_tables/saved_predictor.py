@@ -25,7 +25,7 @@ from edgenas.latency_tables.design import Design
 from edgenas.latency_tables.features import FEATURES, WORK
 from edgenas.latency_tables.observations import configuration, observe
 from edgenas.latency_tables.posterior import Posterior
-from edgenas.latency_tables.predictor import LatencyPredictor
+from edgenas.latency_tables.predictor import LatencyPredictor, Quantiles
 from edgenas.latency_tables.pricing import KernelGuesses
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.workspace import cache_folder
@@ -33,7 +33,7 @@ from edgenas.workspace import cache_folder
 Array = NDArray[np.float64]
 
 # Changes whenever the same table would be fitted otherwise.
-_FORMAT = repr((1, edgenas.__version__, FEATURES, WORK))
+_FORMAT = repr((2, edgenas.__version__, FEATURES, WORK))
 _SETTINGS = dict[str, tuple[float, float, float]]
 
 
@@ -48,7 +48,7 @@ class _Facts(msgspec.Struct, frozen=True):
     fingerprint: str
     virtual_clock: bool
     networks: int
-    quantile: float
+    quantiles: tuple[float, float]
     noise: float
     deviations: dict[str, float]
     keys: list[str]
@@ -143,7 +143,7 @@ def _taken_apart(predictor: LatencyPredictor, content: str) -> tuple[bytes, dict
         fingerprint=predictor.fingerprint,
         virtual_clock=predictor.virtual_clock,
         networks=predictor.networks,
-        quantile=predictor.quantile,
+        quantiles=predictor.quantiles,
         noise=posterior.noise,
         deviations=posterior.deviations,
         keys=keys,
@@ -207,7 +207,7 @@ def _put_together(facts: _Facts, arrays: dict[str, Array], catalogue: KernelCata
         catalogue, _by_key(facts.corrected, arrays["corrected_ms"]), settings=facts.unseen_settings.get
     )
     design = Design(guesses, facts.corrected)
-    predictor = LatencyPredictor(origin, design, posterior, facts.quantile, facts.networks)
+    predictor = LatencyPredictor(origin, design, posterior, Quantiles(*facts.quantiles), facts.networks)
     predictor.take(unseen, frozenset(facts.pinned))
     return predictor
 

@@ -141,4 +141,5 @@ class PredictedLatency(LatencySource):
         before, after = (self.predictor.design.row(kernels, columns)[0] for kernels in (old, new))
         own = self.predictor.design.row(changed, columns)[2]
         row, magnitude = (after - before)[None, :], np.array([abs(difference_ms)])
-        return float(self.predictor.quantile * self.predictor.deviation(row, np.array([own]), magnitude)[0])
+        quantile = self.predictor.quantile_of(columns)
+        return float(quantile * self.predictor.deviation(row, np.array([own]), magnitude)[0])

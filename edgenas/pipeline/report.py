@@ -185,7 +185,7 @@ def network_points(table: LatencyTable, observations: Observations | None = None
         if not all(predictor.knows(spec) for spec in specs):
             continue
         estimate = predictor.estimate(specs)
-        low, high = predictor.interval(estimate.latency_ms, estimate.sd_ms)
+        low, high = estimate.interval_ms
         points.append(
             NetworkPoint(
                 name=measured.network.name,
