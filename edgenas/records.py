@@ -269,7 +269,8 @@ class LayerPrediction(Record):
 class Prediction(Record):
     """Predicted latency of one model with a 90 % interval and its parts.
 
-    ``interpolated_share`` is of the time of all kernels. ``transfer`` says how other tables helped where few networks were measured on the device.
+    ``interpolated_share`` is of the time of all kernels. ``transfer`` says how other tables helped where
+    few networks were measured on the device.
     """
 
     model: str

@@ -37,7 +37,7 @@ from edgenas.pipeline.profile_plan import (
     plan_models,
     plan_space,
 )
-from edgenas.records import NetworkLatency
+from edgenas.records import NetworkLatency, Prediction
 from edgenas.search_spaces import build_onnx, get_space
 from edgenas.workspace import Workspace
 
@@ -215,6 +215,33 @@ def test_a_model_that_could_not_be_predicted_can_after_its_profile(tmp_path: Pat
     assert raised.value.hint.endswith(f"edgenas profile --device local --model {path}")
     profile(device="local", model=(path,), threads=1, workspace=workspace)
     assert predict(path, device="local", workspace=workspace).interpolated_share == 0
+
+
+def test_a_fixed_batch_is_measured_as_it_is_and_known_from_batch_one(tmp_path: Path) -> None:
+    """The batch is part of the kernels' shapes: what was measured for one batch is no price of another."""
+    space, workspace = get_space("mobilenetv3-demo"), Workspace(tmp_path)
+    arguments = {"threads": 1, "workspace": workspace}
+    paths = {batch: tmp_path / f"batch-{batch}.onnx" for batch in (1, 4)}
+    for batch, path in paths.items():
+        onnx.save(build_onnx(space.network(space.smallest()), batch=batch, precision=False), path)
+    profile(device="local", model=(paths[1],), **arguments)
+    known, guessed = (predict(path, device="local", **arguments) for path in paths.values())
+    assert known.interpolated_share == 0.0 and guessed.interpolated_share == 1.0
+    assert {kernel.source for kernel in guessed.kernels} == {"interpolated"}
+    assert guessed.latency_ms > 1.5 * known.latency_ms  # counted in what the kernels do, not in time
+    assert relative_width(guessed) > 2 * relative_width(known)
+    profile(device="local", model=(paths[4],), **arguments)
+    again, measured = (predict(path, device="local", **arguments) for path in paths.values())
+    assert again.interpolated_share == measured.interpolated_share == 0.0
+    assert relative_width(measured) < relative_width(guessed) / 2
+    with LatencyTable.open(workspace.table_path("local")) as table:
+        batches = {spec.inputs[0].shape[0] for spec in table.kernels().values() if spec.kind == "Conv"}
+    assert batches == {1, 4}
+
+
+def relative_width(prediction: Prediction) -> float:
+    low, high = prediction.interval_ms
+    return (high - low) / prediction.latency_ms
 
 
 def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def kernels_section(prediction: Prediction, title: str = "Where the winner's tim
             note=f"90 %: {milliseconds(low)} to {milliseconds(high)}",
         ),
         Fact(label="overhead of a run", value=milliseconds(prediction.overhead_ms)),
-        Fact(label="interpolated", value=percent(prediction.interpolated_share, 0), note="of the kernels' time"),
+        Fact(
+            label="interpolated", value=percent(prediction.interpolated_share, 0), note="of the kernels' time"
+        ),
     )
     rows = [
         (str(i + 1), k.layer or "-", k.kind, k.name, f"{1000 * k.latency_ms:.1f}", k.source)
