@@ -66,9 +66,10 @@ def benchmarks() -> str:
 
 
 def _result(path: Path) -> str:
-    name, _, device = path.stem.partition(".")  # gate.virtual-a72.json: of another device than this machine
+    name, _, variant = path.stem.partition(".")
     script, content = BENCH / f"{name}.py", json.loads(path.read_text(encoding="utf-8"))
-    command = f"python bench/{name}.py" + (f" --device {device}" if device else "")
+    option, words = _variant(variant)
+    command = f"python bench/{name}.py{option}"
     about = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     where = content.get("provenance") or content.get("environment") or {}
     facts = ", ".join(
@@ -77,12 +78,20 @@ def _result(path: Path) -> str:
     tables = [_table(name, rows) for name, rows in _tables(content)]
     return "\n".join(
         [
-            f"## {name}{f' on {device}' if device else ''}\n",
+            f"## {name}{words}\n",
             about.replace("\n", " "),
             f"\n`{command}`; {facts}.\n",
             *tables,
         ]
     )
+
+
+def _variant(variant: str) -> tuple[str, str]:
+    """The option and the words for a result that is not of the defaults: ``virtual-a72``, ``2-threads``."""
+    number, _, kind = variant.partition("-")
+    if kind == "threads":
+        return f" --threads {number}", f" with {number} threads"
+    return (f" --device {variant}", f" on {variant}") if variant else ("", "")
 
 
 def _tables(content: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:

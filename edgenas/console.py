@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -192,8 +193,14 @@ def _fields(record: Record) -> Iterator[Any]:
     values = {name: getattr(record, name) for name in record.__struct_fields__}
     lists = {name: value for name, value in values.items() if _is_list_of_records(value)}
     plain = {name: value for name, value in values.items() if name not in lists}
-    yield table(type(record).__name__, ("field", "value"), [(name, _plain(v)) for name, v in plain.items()])
+    yield table(_title(type(record)), ("field", "value"), [(name, _plain(v)) for name, v in plain.items()])
     yield from (records_table(name, records) for name, records in lists.items())
+
+
+def _title(kind: type[Record]) -> str:
+    """A record's name in words: ``Ci init`` of ``CiInitResult``."""
+    words = re.findall(r"[A-Z][a-z]*", kind.__name__.removesuffix("Result"))
+    return " ".join(words).capitalize()
 
 
 def _is_list_of_records(value: object) -> bool:

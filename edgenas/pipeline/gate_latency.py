@@ -30,7 +30,7 @@ from edgenas.records import Characterisation, CheckFinding, Environment, Latency
 
 MEMORY_FLOOR_BYTES = 8 << 20
 RUNS, P99_RUNS, FEWEST_RUNS, FEWEST_RUNS_BEFORE = 200, 100, 10, 3
-TODAY_S, BEFORE_S = 15.0, 3.0  # what the runs of a slow model may take; the fewest are made in any case
+TODAY_S, BEFORE_S = 12.0, 3.0  # what the runs of a slow model may take; the fewest are made in any case
 SLOW_TODAY_S = 10.0  # where 100 runs do not fit there, a p99 is not known, and less time serves as well
 TAIL_PROCESSES = 3  # a quantile that is limited is known as well as fresh processes agree on it
 QUANTILES: tuple[Statistic, ...] = ("p50", "p90", "p99")
