@@ -308,7 +308,7 @@ def test_a_quantile_of_each_pass_is_judged_like_rounds_are() -> None:
 
 def test_slow_models_get_fewer_rounds_and_a_quantile_enough_of_them() -> None:
     found = [rounds_for(ms, ("repeatable",)) for ms in (0.1, 10.0, 50.0, 100.0, 500.0, 2000.0)]
-    assert found == [(12, None), (12, None), (10, None), (12, 1), (4, 1), (2, 1)]
+    assert found == [(12, None), (12, None), (8, None), (12, 1), (3, 1), (2, 1)]
     for ms, runs in ((1.0, 5), (50.0, 3), (300.0, 1)):
         assert runs * rounds_for(ms, ("repeatable", "p99")).number >= 100
         assert runs * rounds_for(ms, ("repeatable", "p90")).number >= 10

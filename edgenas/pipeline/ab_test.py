@@ -29,7 +29,7 @@ PASSES, FEWEST_PASSES, MOST_PASSES = 4, 3, 24  # judged every four, while undeci
 VIRTUAL_PASSES = 2  # an instruction count repeats itself
 TAIL_PASSES = 6  # a pass has one value of a quantile, and as many as its rounds of the repeatable latency
 ROUNDS, LEAST_ROUNDS = 12, 2
-PASS_S, LONGEST_S = 6.0, 28.0
+PASS_S, LONGEST_S = 5.0, 26.0
 SLOWEST_S = 37.0  # what the fewest passes may take; a model of more than a second gets fewer, and no verdict
 SLOW_MS = 100.0  # models from here on run once a round: one run is longer than what disturbs a run
 QUANTILE_RUNS = {"repeatable": 0, "p50": 5, "p90": 10, "p99": 100}  # what a pass needs to know one
@@ -94,7 +94,7 @@ def compare_latency(
 ) -> dict[Statistic, Tested]:
     """New against old, and the slowed copy of new against new, by each statistic.
 
-    Measures until all of them are decided, for at most 24 passes or about 28 s; the fewest passes
+    Measures until all of them are decided, for at most 24 passes or about 26 s; the fewest passes
     that can be judged may take longer.
 
     Args:
