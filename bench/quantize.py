@@ -7,7 +7,7 @@ measured in interleaved rounds of several passes that load their sessions afresh
 repeated with another draw of calibration images.
 
     python bench/quantize.py [--quick] [--json OUT] [--seeds N] [--device ID]... [--model NAME]...
-                             [--cifar FULL.npz] [--stage peers|ours|accuracy|latency|table]
+                             [--cifar FULL.npz] [--images N] [--stage peers|ours|accuracy|latency|table]
 
 A killed run goes on where it stopped: results are kept beside OUT. A stage alone does its part and
 prints no table: peers and accuracy are no timing and may run on a busy machine, ours and latency may
@@ -91,18 +91,18 @@ class Draw:
     scoring: ImageSet
 
 
-def draw(subject: Subject, seed: int, cifar: Path, quick: bool) -> Draw:
-    """Calibration images by ``seed``; the scoring images never contain one of them."""
+def draw(subject: Subject, seed: int, cifar: Path, scoring: int | None) -> Draw:
+    """Calibration images by ``seed``; the scoring images, so many or all, never contain one of them."""
     count = CALIBRATION[subject.data]
     generator = np.random.default_rng(seed)
     if subject.data == "cifar10":
         train, test = (load_images(cifar, part=part) for part in ("train", "test"))
         chosen = np.sort(generator.permutation(len(train))[:count])
-        return Draw(train.subset(chosen), test.subset(np.arange(500 if quick else len(test))))
+        return Draw(train.subset(chosen), test.subset(np.arange(len(test))[:scoring]))
     images = load_images(DATA / "imagenet_1000" / "images", labels=DATA / "imagenet_1000" / "labels.csv")
     order = generator.permutation(len(images))
-    scoring = order[count : count + 200] if quick else order[count:]
-    return Draw(images.subset(np.sort(order[:count])), images.subset(np.sort(scoring)))
+    others = order[count:][:scoring]
+    return Draw(images.subset(np.sort(order[:count])), images.subset(np.sort(others)))
 
 
 # --- the peers -------------------------------------------------------------------------------------
@@ -452,7 +452,7 @@ def cells_of(options: argparse.Namespace, kept: Path) -> Iterator[Cell]:
     wanted = options.model or (["resnet8"] if options.quick else [s.name for s in SUBJECTS])
     for subject in (s for s in SUBJECTS if s.name in wanted):
         for seed in range(1 if options.quick else options.seeds):
-            images = draw(subject, seed, options.cifar, options.quick)
+            images = draw(subject, seed, options.cifar, options.images or (200 if options.quick else None))
             key = key_of(images.calibration.sha256, images.scoring.sha256)[:12]
             folder = kept / f"{subject.name}-{seed}-{key}"
             for device in options.device or DEVICES:
@@ -469,6 +469,7 @@ def main() -> int:
     parser.add_argument("--device", action="append", help=f"default: {' and '.join(DEVICES)}")
     parser.add_argument("--model", action="append", choices=[s.name for s in SUBJECTS])
     parser.add_argument("--cifar", type=Path, default=DATA / "cifar10_small.npz", help="all of CIFAR-10")
+    parser.add_argument("--images", type=int, help="score so many images instead of all (slow boards)")
     parser.add_argument("--stage", choices=STAGES, help="do this part alone")
     options = parser.parse_args()
     if not DATA.is_dir():
