@@ -22,10 +22,14 @@ _ENOUGH = 0.015  # share of a random network's items that may be left unseen
 
 @dataclass(frozen=True)
 class Cover:
-    """Genomes (N, genes) to measure, best first, and the share of a random network's items they show."""
+    """Genomes (N, genes) to measure, best first, and the share of a random network's items they show.
+
+    The first ``picked`` were picked for what is new in them, the others are random.
+    """
 
     genomes: Ints
     coverage: float
+    picked: int
 
 
 def cover(space: SpaceLike, sample: Sampler, *, least: int, most: int, rng: np.random.Generator) -> Cover:
@@ -53,7 +57,8 @@ def cover(space: SpaceLike, sample: Sampler, *, least: int, most: int, rng: np.r
         left[best] = False
         seen += contains[best]
     others = rng.permutation(np.flatnonzero(left))[: max(0, least - len(chosen))]
-    return Cover(pool[[*chosen, *others]], 1.0 - _unseen(contains, seen + contains[others].sum(axis=0)))
+    unseen = _unseen(contains, seen + contains[others].sum(axis=0))
+    return Cover(pool[[*chosen, *others]], 1.0 - unseen, len(chosen))
 
 
 def _unseen(contains: NDArray[np.float32], seen: NDArray[np.float64]) -> float:

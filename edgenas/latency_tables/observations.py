@@ -19,8 +19,9 @@ from edgenas.latency_tables.table import LatencyTable
 
 Array = NDArray[np.float64]
 
-# What is left of a virtual clock's noise, where rounds tell of nothing else (see comparison.py).
-_VIRTUAL_NOISE = 0.0005
+# What is left of a virtual clock's noise within a session, where rounds tell of nothing else (see
+# comparison.py). What differs between sessions is found when a table is fitted.
+_VIRTUAL_NOISE = 0.0002
 # Below this a kernel's time is the profiler's resolution, not a time.
 _SHORTEST_MS = 1e-4
 

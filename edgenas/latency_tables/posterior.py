@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from edgenas.latency_tables.design import GROUPS, PRIOR_DEVIATIONS
+from edgenas.latency_tables.design import GROUPS, OVERHEAD, PRIOR_DEVIATIONS
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_NOISE_DEVIATION = 0.01
+_NOISE_DEVIATION, _CONSTANT_DEVIATION = 0.01, 0.1
+_NAMES = (*GROUPS, "noise", "constant")
 _HYPERPRIOR_SD = 1.0  # of the logarithm of a deviation around its default
 _JITTER = 1e-9
 _ENOUGH_TO_CHOOSE = 300
@@ -25,7 +26,9 @@ class Posterior:
 
     ``mean`` (D,) and ``prior_variance`` (D,) are of the coefficients, ``rows`` (N, D) the networks seen,
     ``factor`` (N, N) the lower Cholesky factor of their covariance and ``weights`` (N,) how much each
-    pulls. ``noise`` is the relative deviation that the model leaves unexplained.
+    pulls. Unexplained are a share ``noise`` of each latency and ``constant`` as much of each network,
+    in units of the shortest kernel: where a session's memory lies costs a short network as much as a long
+    one.
     """
 
     mean: Array
@@ -33,6 +36,7 @@ class Posterior:
     rows: csr_array
     factor: Array
     noise: float
+    constant: float
     deviations: dict[str, float]
     weights: Array
 
@@ -87,7 +91,8 @@ def solve(
     variances = np.exp(2.0 * log_deviations)
     prior_variance = variances[groups]
     covariance = _gram(rows * np.sqrt(prior_variance))
-    covariance[np.diag_indices_from(covariance)] += variances[-1] + known_variance + _JITTER
+    unexplained = variances[-2] + variances[-1] * _constants(rows)
+    covariance[np.diag_indices_from(covariance)] += unexplained + known_variance + _JITTER
     factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
     weights = np.asarray(cho_solve((factor, True), residual))
     return Posterior(
@@ -95,10 +100,16 @@ def solve(
         prior_variance=prior_variance,
         rows=rows,
         factor=factor,
-        noise=float(np.sqrt(variances[-1])),
-        deviations=dict(zip((*GROUPS, "noise"), np.exp(log_deviations).tolist(), strict=True)),
+        noise=float(np.sqrt(variances[-2])),
+        constant=float(np.sqrt(variances[-1])),
+        deviations=dict(zip(_NAMES, np.exp(log_deviations).tolist(), strict=True)),
         weights=weights,
     )
+
+
+def _constants(rows: csr_array) -> Array:
+    """Of each network the variance (N,) that one unit of time is, relative; 0 of a row without overhead."""
+    return np.asarray(rows[:, [OVERHEAD]].toarray()[:, 0] ** 2)
 
 
 def _gram(rows: csr_array) -> Array:
@@ -111,24 +122,29 @@ def _most_likely_of_some(rows: csr_array, residual: Array, known_variance: Array
     some = np.linspace(0, count - 1, min(count, _ENOUGH_TO_CHOOSE)).astype(int)
     chosen = rows[some].tocsc()
     grams = np.stack([_gram(chosen[:, groups == index].tocsr()) for index in range(len(GROUPS))])
-    return _most_likely(grams, residual[some], known_variance[some])
+    diagonals = np.stack([np.ones(len(some)), _constants(rows)[some]])
+    return _most_likely(grams, diagonals, residual[some], known_variance[some])
 
 
-def _covariance(grams: Array, known_variance: Array, variances: Array) -> Array:
-    covariance = np.tensordot(variances[:-1], grams, axes=1)
-    covariance[np.diag_indices_from(covariance)] += variances[-1] + known_variance + _JITTER
+def _covariance(grams: Array, diagonals: Array, known_variance: Array, variances: Array) -> Array:
+    covariance = np.tensordot(variances[: len(grams)], grams, axes=1)
+    unexplained = variances[len(grams) :] @ diagonals
+    covariance[np.diag_indices_from(covariance)] += unexplained + known_variance + _JITTER
     return np.asarray(covariance)
 
 
-def _most_likely(grams: Array, residual: Array, known_variance: Array) -> Array:
-    """Logarithms of the prior deviations and of the noise that make the residuals most likely."""
+def _most_likely(grams: Array, diagonals: Array, residual: Array, known_variance: Array) -> Array:
+    """Logarithms of the prior deviations and of both noises that make the residuals most likely.
+
+    ``grams`` (G, N, N) are of the groups of coefficients, ``diagonals`` (2, N) of the noises.
+    """
     from scipy.optimize import minimize
 
-    start = np.log(np.array([*PRIOR_DEVIATIONS, _NOISE_DEVIATION]))
+    start = np.log(np.array([*PRIOR_DEVIATIONS, _NOISE_DEVIATION, _CONSTANT_DEVIATION]))
 
     def loss(log_deviations: Array) -> tuple[float, Array]:
         variances = np.exp(2.0 * log_deviations)
-        value, gradient = _negative_evidence(grams, residual, known_variance, variances)
+        value, gradient = _negative_evidence(grams, diagonals, residual, known_variance, variances)
         pull = (log_deviations - start) / _HYPERPRIOR_SD
         return value + 0.5 * float(pull @ pull), gradient + pull / _HYPERPRIOR_SD
 
@@ -138,10 +154,10 @@ def _most_likely(grams: Array, residual: Array, known_variance: Array) -> Array:
 
 
 def _negative_evidence(
-    grams: Array, residual: Array, known_variance: Array, variances: Array
+    grams: Array, diagonals: Array, residual: Array, known_variance: Array, variances: Array
 ) -> tuple[float, Array]:
     """Minus the log marginal likelihood and its gradient by the log deviations."""
-    covariance = _covariance(grams, known_variance, variances)
+    covariance = _covariance(grams, diagonals, known_variance, variances)
     sign, log_determinant = np.linalg.slogdet(covariance)
     if sign <= 0:
         return 1e12, np.zeros(len(variances))
@@ -149,5 +165,5 @@ def _negative_evidence(
     alpha = inverse @ residual
     value = 0.5 * float(residual @ alpha) + 0.5 * float(log_determinant)
     outer = inverse - np.outer(alpha, alpha)
-    by_gram = np.tensordot(grams, outer, axes=2) * variances[:-1]
-    return value, np.append(by_gram, np.trace(outer) * variances[-1])
+    by_variance = np.concatenate([np.tensordot(grams, outer, axes=2), diagonals @ np.diag(outer)])
+    return value, by_variance * variances

@@ -231,8 +231,10 @@ class LatencyPredictor:
 
     def deviation(self, rows: Array, own_variance: Array, latency_ms: Array) -> Array:
         """Standard deviation in ms (M,) of networks given as rows of the linear model (M, D)."""
-        variance = self.posterior.variance(rows) + own_variance + (self.posterior.noise * latency_ms) ** 2
-        return np.asarray(np.sqrt(variance))
+        unexplained = (self.posterior.noise * latency_ms) ** 2 + (
+            self.posterior.constant * rows[:, OVERHEAD]
+        ) ** 2
+        return np.asarray(np.sqrt(self.posterior.variance(rows) + own_variance + unexplained))
 
     def quantile_of(self, kernels: Collection[str]) -> float:
         """How many expected deviations the interval of a network of these kernels reaches."""
@@ -373,27 +375,38 @@ def _conformal_quantiles(
 ) -> Quantiles:
     """How many expected deviations the interval must reach to hold nine in ten left-out networks.
 
-    Networks are left out in folds, with the times of the kernels that only they have. A kind of which
-    there are too few takes the quantile of all.
+    Networks are left out in folds, with the times of the kernels that only they have. Those that were
+    picked for what is new in them are no sample of their space and do not count, where the others are
+    enough; a kind of which there are too few takes the quantile of all.
 
     Source: Barber et al., Predictive inference with the jackknife+ (2021), section 3 (CV+).
     """
     if len(networks) < _LEAST_TO_CALIBRATE:
         return predictor.quantiles
-    scores, integers = np.array(list(_scores(predictor, observations, networks))).T
-    kinds = (scores[integers == kind] for kind in (False, True))
-    return Quantiles(*(_quantile(some if len(some) >= _LEAST_TO_CALIBRATE else scores) for some in kinds))
+    found = np.array(list(_scores(predictor, observations, networks))).reshape(-1, 3)
+    if not len(found):  # each of them has kernels that no other shows
+        return predictor.quantiles
+    scores, integers, picked = found.T
+    return Quantiles(
+        *(
+            _quantile(scores[(integers == kind) & (picked == 0)], scores[integers == kind], scores)
+            for kind in (False, True)
+        )
+    )
 
 
-def _quantile(scores: Array) -> float:
+def _quantile(*choices: Array) -> float:
+    """The conformal quantile of the first choice that has enough scores, or of the last."""
+    scores = next((some for some in choices if len(some) >= _LEAST_TO_CALIBRATE), choices[-1])
     rank = min(math.ceil(COVERAGE * (len(scores) + 1)), len(scores))
     return float(np.sort(scores)[rank - 1])
 
 
 def _scores(
     predictor: LatencyPredictor, observations: Observations, networks: Sequence[MeasuredNetwork]
-) -> Iterator[tuple[float, bool]]:
-    """Of each network the error over the expected deviation, left out, and whether it is of integers."""
+) -> Iterator[tuple[float, bool, bool]]:
+    """Of each network the error over the expected deviation when it is left out, whether it computes in
+    integers, and whether it was picked."""
     for fold in range(_FOLDS):
         judged = networks[fold::_FOLDS]
         names = {network.network.model_sha256 for network in judged}
@@ -401,4 +414,5 @@ def _scores(
         fitted = LatencyPredictor.fit_to(observations, kept, left_out=names, like=predictor)
         for network, found in fitted.estimates(judged):
             score = abs(network.latency_ms - found.latency_ms) / found.sd_ms
-            yield score, predictor.catalogue.computes_in_integers(network.kernels)
+            integers = predictor.catalogue.computes_in_integers(network.kernels)
+            yield score, integers, bool(network.network.facts.get("picked"))

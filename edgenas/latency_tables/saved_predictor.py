@@ -33,7 +33,7 @@ from edgenas.workspace import cache_folder
 Array = NDArray[np.float64]
 
 # Changes whenever the same table would be fitted otherwise.
-_FORMAT = repr((2, edgenas.__version__, FEATURES, WORK))
+_FORMAT = repr((3, edgenas.__version__, FEATURES, WORK))
 _SETTINGS = dict[str, tuple[float, float, float]]
 
 
@@ -50,6 +50,7 @@ class _Facts(msgspec.Struct, frozen=True):
     networks: int
     quantiles: tuple[float, float]
     noise: float
+    constant: float
     deviations: dict[str, float]
     keys: list[str]
     families: list[str]
@@ -145,6 +146,7 @@ def _taken_apart(predictor: LatencyPredictor, content: str) -> tuple[bytes, dict
         networks=predictor.networks,
         quantiles=predictor.quantiles,
         noise=posterior.noise,
+        constant=posterior.constant,
         deviations=posterior.deviations,
         keys=keys,
         families=[one.family for one in known],
@@ -197,6 +199,7 @@ def _put_together(facts: _Facts, arrays: dict[str, Array], catalogue: KernelCata
         ),
         factor=_lower(arrays["factor"], facts.shape[0]),
         noise=facts.noise,
+        constant=facts.constant,
         deviations=facts.deviations,
         weights=arrays["weights"],
     )

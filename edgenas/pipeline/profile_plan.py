@@ -85,7 +85,7 @@ class PlannedNetwork(ABC):
 
 @dataclass(frozen=True)
 class SpaceNetwork(PlannedNetwork):
-    """A network of a search space with random weights."""
+    """A network of a search space with random weights; ``picked`` for what is new in it, or random."""
 
     name: str
     space: str
@@ -94,6 +94,7 @@ class SpaceNetwork(PlannedNetwork):
     origin: SearchSpace
     genome: tuple[int, ...]
     target: Target
+    picked: bool = False
 
     def model(self) -> onnx.ModelProto:
         return build_onnx(
@@ -123,7 +124,12 @@ class SpaceNetwork(PlannedNetwork):
             role=self.role,
             genome=self.genome,
             layers=tuple((item.layer.name, describe_layer(item).to_json()) for item in placed),
-            facts={"recipe": self.recipe(), "macs": macs(network), "parameters": parameters(network)},
+            facts={
+                "recipe": self.recipe(),
+                "macs": macs(network),
+                "parameters": parameters(network),
+                "picked": self.picked,
+            },
         )
 
 
@@ -282,10 +288,11 @@ def plan_space(
     """
     rng = np.random.default_rng([seed, precision == "int8"])
     sampler = _Sampler(space, precision)
-    chosen = cover(space, sampler, least=_FITTED[precision], most=_PICKED[precision], rng=rng).genomes
+    covering = cover(space, sampler, least=_FITTED[precision], most=_PICKED[precision], rng=rng)
+    chosen = covering.genomes
     judging = _fresh(sampler, chosen, held_out or len(chosen) // (_HELD_OUT_EVERY - 1), rng)
     networks = [
-        *_numbered(space, precision, target, "fit", chosen),
+        *_numbered(space, precision, target, "fit", chosen, picked=covering.picked),
         *_numbered(space, precision, target, "held-out", judging),
     ]
     order = sorted(range(len(networks)), key=lambda index: _turn(index, len(chosen), len(judging)))
@@ -298,13 +305,20 @@ def _turn(index: int, fitted: int, held_out: int) -> float:
 
 
 def _numbered(
-    space: SearchSpace, precision: Precision, target: Target, role: Role, genomes: Ints
+    space: SearchSpace, precision: Precision, target: Target, role: Role, genomes: Ints, *, picked: int = 0
 ) -> list[PlannedNetwork]:
     return [
         SpaceNetwork(
-            f"{space.name}-{precision}-{role}-{i}", space.name, precision, role, space, tuple(g), target
+            name=f"{space.name}-{precision}-{role}-{i}",
+            space=space.name,
+            precision=precision,
+            role=role,
+            origin=space,
+            genome=tuple(genome),
+            target=target,
+            picked=i < picked,
         )
-        for i, g in enumerate(genomes.tolist())
+        for i, genome in enumerate(genomes.tolist())
     ]
 
 
