@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -413,7 +414,7 @@ def test_disturbed_runs_count_for_the_quantiles(monkeypatch: pytest.MonkeyPatch)
         runs += 1
         time.sleep(next(durations, 0.0))
 
-    parts = fresh._timed_parts(run, 100, lambda: None)
+    parts = fresh._timed_parts(run, 100, 1, lambda: None)
     assert [len(part) for part in parts] == [10] + [5] * 19 and runs == 105
     assert min(parts[0][:5]) >= 10.0 and min(parts[0]) == min(parts[0][5:])
 
@@ -679,7 +680,7 @@ def test_a_process_on_the_measuring_core_is_noticed_in_a_fresh_process(
     shared_core: None, tmp_path: Path
 ) -> None:
     contender = long_contender(tmp_path)
-    parts = fresh._timed_parts(contender.session.run, 2, lambda: None)
+    parts = fresh._timed_parts(contender.session.run, 2, 1, lambda: None)
     assert [len(part) for part in parts] == [2, 2]  # each was timed once more
 
 
@@ -692,6 +693,14 @@ def test_where_the_kernel_does_not_tell_nobody_waits(
     assert len(contender.rounds_ms) == 2 and not contender.disturbed_ms
 
 
+def test_threads_that_wait_for_each_other_are_nobody_elses_fault(shared_core: None) -> None:
+    counts = []
+    for threads in (1, 2):
+        with contextlib.closing(RunQueue(threads)) as queue:
+            counts.append(len(queue._files))
+    assert counts[0] >= 1 and counts[1] == 0
+
+
 @pytest.mark.parametrize(
     ("waited_ns", "disturbed"), [((0, 0), False), ((9_000_000, 0), False), ((9_000_000, 9_000_000), True)]
 )
@@ -702,7 +711,7 @@ def test_one_stretch_that_was_left_alone_is_enough(
     path, total = tmp_path / "schedstat", 0
     path.write_text("5 0 1\n")
     monkeypatch.setattr("edgenas.agent.conditions._schedstat_files", lambda: [os.open(path, os.O_RDONLY)])
-    queue = RunQueue()
+    queue = RunQueue(1)
     queue.begin()
     for waited in waited_ns:
         total += waited
@@ -714,10 +723,10 @@ def test_one_stretch_that_was_left_alone_is_enough(
 
 
 def test_a_thread_that_ended_waits_no_more() -> None:
-    queue, done = RunQueue(), threading.Event()
+    queue, done = RunQueue(1), threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
-    with_thread = RunQueue()
+    with_thread = RunQueue(1)
     assert len(with_thread._files) == len(queue._files) + 1
     done.set()
     thread.join()

@@ -80,14 +80,16 @@ class RunQueue:
     """Tells whether threads of this process waited for a core while another process had it.
 
     The kernel counts that to the nanosecond, so that it also shows in a turn of a few milliseconds,
-    where the counters of a whole core tell nothing. Where it does not tell, nobody is said to wait.
-    Threads that begin later are not looked at.
+    where the counters of a whole core tell nothing. Where it does not tell, nobody is said to wait, nor
+    where a session's ``threads`` are more than the cores and wait for each other. Threads that begin later
+    are not looked at.
 
     Source: Documentation/scheduler/sched-stats.rst of Linux, /proc/<pid>/schedstat.
     """
 
-    def __init__(self) -> None:
-        self._files = _schedstat_files()
+    def __init__(self, threads: int) -> None:
+        enough = hasattr(os, "sched_getaffinity") and threads <= len(os.sched_getaffinity(0))
+        self._files = _schedstat_files() if enough else []
         self._at, self._waited_s = 0.0, 0.0
         self._left_alone: List[bool] = []
 

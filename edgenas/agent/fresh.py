@@ -34,7 +34,7 @@ def characterise(
     session.bind(random_feed(session.inputs, 0))
     for _ in range(3):
         session.run()
-    parts = _timed_parts(session.run, runs, cool)
+    parts = _timed_parts(session.run, runs, threads, cool)
     return {
         "threads": threads,
         "statistics": statistics_of([min(part) for part in parts], [run for part in parts for run in part]),
@@ -43,11 +43,13 @@ def characterise(
     }
 
 
-def _timed_parts(run: Callable[[], None], runs: int, cool: Callable[[], None]) -> List[List[float]]:
+def _timed_parts(
+    run: Callable[[], None], runs: int, threads: int, cool: Callable[[], None]
+) -> List[List[float]]:
     """Latencies in ms, in parts. A disturbed part is timed once more; all its runs count."""
     size, disturbance = max(1, -(-runs // ROUNDS)), Disturbance()
     parts: List[List[float]] = []
-    with contextlib.closing(RunQueue()) as queue:
+    with contextlib.closing(RunQueue(threads)) as queue:
         while size * len(parts) < runs:
             cool()
             disturbance.begin()

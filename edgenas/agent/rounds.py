@@ -44,8 +44,7 @@ class Contender:
     """One session with what it was measured to take."""
 
     def __init__(self, content: str, session: Session, threads: int = 1) -> None:
-        self.content, self.session = content, session
-        self._parallel = threads > 1
+        self.content, self.session, self.threads = content, session, threads
         self.rounds_ms: List[float] = []
         self.disturbed_ms: List[float] = []
         self.runs_ms: List[float] = []
@@ -58,10 +57,11 @@ class Contender:
 
     def turn(self, queue: RunQueue) -> Turn:
         """Runs for a while. The first run after another model's is not counted."""
-        if self._parallel:
+        parallel = self.threads > 1
+        if parallel:
             wait_for_idle_threads()
         if self._runs > 1:
-            self._run_uncounted(_SPREADING_S if self._parallel else 0.0)
+            self._run_uncounted(_SPREADING_S if parallel else 0.0)
         runs_ms = []
         queue.begin()
         for _ in range(self._runs):
@@ -107,10 +107,11 @@ def measure_rounds(contenders: List[Contender], plan: Plan, before_round: Callab
     At most ``2 * max_rounds`` are made.
     """
     generator, disturbance = np.random.default_rng(plan.seed), Disturbance()
+    threads = max((one.threads for one in contenders), default=1)
     gc.collect()
     gc.disable()
     try:
-        with contextlib.closing(RunQueue()) as queue:
+        with contextlib.closing(RunQueue(threads)) as queue:
             for number in range(2 * plan.max_rounds):
                 waiting = [one for one in contenders if _wants_round(one, plan)]
                 if not waiting or (number > 0 and plan.deadline and time.monotonic() > plan.deadline):
