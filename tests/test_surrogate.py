@@ -116,8 +116,18 @@ def test_of_equal_medians_the_uncertain_candidate_is_worth_more() -> None:
 
 def test_networks_that_do_not_learn_do_not_move_the_corner() -> None:
     learning = np.linspace(0.1, 0.3, 21)
-    corner = corner_of(np.append(learning, [0.9, 0.9])[:, None], np.zeros((1, 0)))
-    assert corner[0] < 0.4
+    alone, beside = (
+        corner_of(np.append(learning, [failed] * 2)[:, None], np.zeros((1, 0)))[0] for failed in (0.9, 90.0)
+    )
+    assert alone == beside < 1.0
+
+
+def test_the_corner_leaves_room_for_the_fastest_and_for_the_slowest() -> None:
+    """Fast networks err more than most candidates do, and the slowest one can be the best."""
+    evaluated = np.array([[0.40, 1.0], [0.16, 2.0], [0.12, 4.0], [0.10, 6.0], [0.11, 5.0], [0.10, 7.0]])
+    corner = corner_of(evaluated, np.array([[1.0], [5.0], [9.0]]))
+    assert corner[0] > 0.16
+    assert corner[1] == 9.0
 
 
 def test_the_shortlist_keeps_what_lies_below_the_front() -> None:

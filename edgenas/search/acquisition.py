@@ -19,6 +19,8 @@ from edgenas.search.pareto import Indices
 from edgenas.search.problem import Floats
 
 PLACES = 256
+REACH = 4.0
+"""How far the corner lies: near ones leave the fast end of a front out, far ones see little else."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +98,20 @@ def _best_at(places: Floats, known: Floats) -> Floats:
 
 
 def corner_of(objectives: Floats, others: Floats) -> Floats:
-    """(M,) what is just not worth having.
+    """(M,) what is just not worth having: the whole front counts, from its fastest network to its best.
 
-    The predicted objective's worst is as far above the median as the best is below it: networks that
-    do not learn at all would move any quantile. The others' is near the worst that the space offers.
+    Where nothing accurate is fast enough, far less is still the most that can be had. The predicted
+    objective's worst is therefore ``REACH`` times as far above the best as the median is, or as most
+    candidates are: networks that do not learn at all move neither. The others' is the worst that the
+    space offers.
 
     Args:
         objectives: (N, M) of what was evaluated, the predicted one first.
         others: (S, M - 1) the other objectives of candidates from all over the space.
     """
     best, median, ninth = np.quantile(objectives[:, 0], (0.0, 0.5, 0.9))
-    worst = best + 1.1 * (min(ninth, 2.0 * median - best) - best)
-    return np.append(worst, np.quantile(others, 0.95, axis=0))
+    worst = best + REACH * min(ninth - best, 2.0 * (median - best))
+    return np.append(worst, others.max(axis=0))
 
 
 def shortlist(medians: Floats, others: Floats, known: Floats, count: int) -> Indices:
