@@ -432,6 +432,7 @@ def _search(result: SearchResult) -> Iterator[Any]:
         f"seed {result.seed}; {result.strategy}{limits}"
     )
     yield from (transfer_note(transfer, device) for device, transfer in result.transfers.items())
+    yield from (f"next: {step}" for step in result.next_steps)
 
 
 def _device_ms(result: SearchResult, device: str, latency_ms: float) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgenas.cli import cli
 from edgenas.errors import BudgetNotMetError, TableError, UsageError
 from edgenas.pipeline.limits import networks_near
 from edgenas.pipeline.profile import profile
+from edgenas.pipeline.report import report
 from edgenas.pipeline.search import search
+from edgenas.pipeline.search_folder import default_folder_name, next_steps
 from edgenas.search.evolution import Evolution
 from edgenas.search.loop import SearchLoop
 from edgenas.search.pareto import best_first, front
@@ -159,6 +164,54 @@ def test_the_best_keeps_the_limit_by_measurement_and_is_on_disk(measured: Worksp
     assert found.best.latency_ms["local"] <= 5.0
     assert found.accuracy_source.startswith("proxy")
     assert Path(found.path).is_file()
+    folder = Path(found.path).parent.name
+    assert folder == "search-mobilenetv3-demo-proxy-local-5ms-random"
+    page, whole = found.next_steps
+    assert report(page.split()[-1], workspace=measured).is_file()
+    assert whole.split()[:2] == ["edgenas", "run"]
+    assert {"--latency-ms 5", "--space mobilenetv3-demo", "--data DATA"} <= set(pairs(whole))
+
+
+def pairs(command: str) -> list[str]:
+    """The options of a command, each with its value."""
+    words = command.split()[2:]
+    return [" ".join(pair) for pair in zip(words[::2], words[1::2], strict=True)]
+
+
+def test_the_next_command_is_one_that_the_command_line_takes() -> None:
+    options = {"space": "my space.toml", "data": "a b.npz", "devices": ("rpi4",), "limits_ms": (5.0,)}
+    page, whole = next_steps(Path("runs/search-x"), found=True, **options)
+    assert page == "edgenas report search-x"
+    name, *arguments = shlex.split(whole)[1:]
+    told = cli.commands[name].make_context(name, arguments).params
+    assert (told["space"], told["data"], told["latency_ms"]) == ("my space.toml", "a b.npz", 5.0)
+    assert next_steps(Path("runs/search-x"), found=False, **options) == (page,)
+
+
+def test_searches_that_differ_do_not_share_a_folder() -> None:
+    usual: dict[str, Any] = {
+        "space": None, "source": "proxy", "checkpoint": None, "devices": ("rpi4",), "latency_ms": (20.0,),
+        "strategy": "evolution", "objectives": (), "hyperparameters": False, "seed": 0,
+    }  # fmt: skip
+    others: list[dict[str, Any]] = [
+        {"source": "proxy:zen"},
+        {"source": "supernet", "checkpoint": Path("runs/train-demo-digits/supernet.pt")},
+        {"source": "supernet", "checkpoint": Path("runs/train-demo-cifar10/supernet.pt")},
+        {"source": "table:scores/mine.csv"},
+        {"space": "spaces/mine.toml"},
+        {"devices": ("rpi4", "local")},
+        {"latency_ms": (10.0,)},
+        {"strategy": "random"},
+        {"objectives": ("latency_ms:rpi4",)},
+        {"source": "train"},
+        {"source": "train", "hyperparameters": True},
+        {"seed": 3},
+    ]
+    names = [default_folder_name(**{**usual, **other}) for other in [{}, *others]]
+    assert names[0] == "search-default-proxy-rpi4-20ms"
+    assert names[2] == "search-train-demo-digits-supernet-rpi4-20ms"
+    assert len(set(names)) == len(names)
+    assert all(Path(name).name == name and name.count(":") == 0 for name in names)
 
 
 def test_a_predictor_proposes_and_the_supernet_has_the_last_word(measured: Workspace, tmp_path: Path) -> None:

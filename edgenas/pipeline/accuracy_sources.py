@@ -115,10 +115,15 @@ def resolved(asked: str, checkpoint: Path | None) -> tuple[SourceFactory, str | 
     Raises:
         UnknownNameError: no such accuracy source.
     """
-    if asked == AUTO:
-        asked = "supernet" if checkpoint is not None else "proxy"
-    name, _, detail = asked.partition(":")
+    name, _, detail = source_asked_for(asked, checkpoint).partition(":")
     return get_source(name), detail or None
+
+
+def source_asked_for(asked: str, checkpoint: Path | None) -> str:
+    """``NAME[:DETAIL]`` that is meant where ``auto`` may stand."""
+    if asked != AUTO:
+        return asked
+    return "supernet" if checkpoint is not None else "proxy"
 
 
 def _installed() -> dict[str, metadata.EntryPoint]:

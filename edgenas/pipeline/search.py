@@ -13,9 +13,10 @@ import numpy as np
 from edgenas.device_profiles import DeviceProfile, load_profile
 from edgenas.errors import BudgetNotMetError, UsageError
 from edgenas.files import write_atomically
-from edgenas.pipeline.accuracy_sources import Scoring, ScoringRequest, resolved
+from edgenas.pipeline.accuracy_sources import Scoring, ScoringRequest, resolved, source_asked_for
 from edgenas.pipeline.finalists import measure_candidates
 from edgenas.pipeline.latency import SpaceLatency, compiled_latency, refuse_foreign_table
+from edgenas.pipeline.search_folder import DEFAULT_STRATEGY, default_folder_name, next_steps
 from edgenas.pipeline.search_problem import COUNTED, build_problem
 from edgenas.pipeline.shrunk import shrunk
 from edgenas.pipeline.tuning import TuningLoop
@@ -35,7 +36,6 @@ from edgenas.search_spaces import parameters as count_parameters
 from edgenas.units import unit_of
 from edgenas.workspace import Workspace
 
-DEFAULT_STRATEGY = "evolution"
 _FINALISTS, _MOST_FINALISTS = 6, 24
 _FASTEST_EVALUATIONS = 6000
 
@@ -92,7 +92,8 @@ def search(
         evaluations: how many candidates are scored.
         threads: threads that latencies are for; what the table has most of when None.
         seed: of every proposal.
-        folder: where the search's state is kept; under ``runs/`` when None.
+        folder: where the search's state is kept; when None under ``runs/``, in a folder of its own for every
+            space, accuracy source, device, limit, strategy, objective and seed.
         workers: a number of Ray workers on this machine, or the address of a Ray cluster; candidates
             are trained and scored there with the same results. This process when None.
         hyperparameters: with the accuracy source ``train``: learning rate, weight decay, batch size,
@@ -110,6 +111,11 @@ def search(
     devices = tuple(device) or (workspace.device_or_default(None),)
     for one in devices:
         refuse_foreign_table(one, workspace)
+    source = source_asked_for(accuracy if proxy is None else _proxy(accuracy, proxy), checkpoint)
+    default = default_folder_name(
+        space=space, source=source, checkpoint=checkpoint, devices=devices, latency_ms=latency_ms,
+        strategy=strategy, objectives=objective, hyperparameters=hyperparameters, seed=seed,
+    )  # fmt: skip
     settings = _Settings(
         limits_ms=_limits(tuple(latency_ms), devices),
         profiles=tuple(load_profile(one, workspace) for one in devices),
@@ -131,12 +137,15 @@ def search(
         weights=dict(weight),
         shrink=shrink,
         pressure=pressure,
-        folder=folder or workspace.runs / _folder_name(space, devices, latency_ms),
+        folder=folder or workspace.runs / default,
+        by_itself=folder is None,
+        space=space,
+        data=data,
         hyperparameters=hyperparameters,
         workspace=workspace,
     )
     get_strategy(strategy)
-    factory, detail = resolved(accuracy if proxy is None else _proxy(accuracy, proxy), checkpoint)
+    factory, detail = resolved(source, checkpoint)
     with connected_workers(workers) as connected:
         scoring = factory(
             ScoringRequest(
@@ -172,6 +181,9 @@ class _Settings:
     shrink: bool
     pressure: str
     folder: Path
+    by_itself: bool
+    space: str | None
+    data: str | None
     hyperparameters: bool
     workspace: Workspace
 
@@ -382,7 +394,17 @@ class _Search:
             pressure=settings.pressure,
             dropped=self.scoring.dropped,
             hypervolume=curve,
+            next_steps=self._next_steps(best) if ended else (),
         )
+
+    def _next_steps(self, best: Candidate | None) -> tuple[str, ...]:
+        settings = self.settings
+        if not settings.by_itself:
+            return ()
+        return next_steps(
+            settings.folder, found=best is not None, space=settings.space or self.space.name,
+            data=settings.data, devices=settings.devices, limits_ms=settings.limits_ms,
+        )  # fmt: skip
 
     def _candidate(self, row: int) -> Candidate:
         genome = self.loop.history.genomes[row]
@@ -523,9 +545,3 @@ def _limits(latency_ms: tuple[float, ...], devices: tuple[str, ...]) -> tuple[fl
             hint="give --latency-ms once, or once for each --device",
         )
     return latency_ms
-
-
-def _folder_name(space: str | None, devices: tuple[str, ...], latency_ms: Sequence[float]) -> str:
-    limits = "-".join(f"{limit:g}ms" for limit in latency_ms)
-    named = Path(space or "default").name.removesuffix(".toml")
-    return f"search-{named}-{'-'.join(devices)}-{limits}"

@@ -55,6 +55,7 @@ class SearchResult(Record):
     ``interrupted`` searches were stopped by the user before all evaluations were made.
     ``accuracy_rmse`` is the held-out error of a source that predicts accuracies, None for others.
     ``limits`` are those on anything but latency, by metric; ``weights`` the lambdas of the weighted form.
+    ``next_steps`` are commands that go on from here, for who started the search by itself.
     """
 
     space: str
@@ -80,3 +81,4 @@ class SearchResult(Record):
     pressure: str = "constant"
     dropped: tuple[DroppedOption, ...] = ()
     hypervolume: tuple[HypervolumePoint, ...] = ()
+    next_steps: tuple[str, ...] = ()
