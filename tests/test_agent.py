@@ -883,6 +883,30 @@ def test_openvino_shows_the_same_kernels_however_often_it_runs(tmp_path: Path) -
     assert all(kernel["latency_ms"] > 0 for kernel in often)
 
 
+@pytest.mark.parametrize(
+    ("slowed", "asked", "factor"), [([0], 1, 1.0), ([1, 2, 0], 3, 1.0), ([3, 1, 2, 4], 4, 2.0)]
+)
+def test_openvinos_counters_are_taken_from_runs_that_were_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slowed: list[int], asked: int, factor: float
+) -> None:
+    """One moment of other work stands in the mean of all runs; ``slowed`` is how much of it a copy had."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from edgenas.agent import openvino_backend
+
+    copies = iter(slowed)
+    counts = openvino_backend._counted
+
+    def counted(session: Any, runs: int, seed: int) -> Any:
+        found, slow = counts(session, runs, seed), next(copies)
+        means = dict.fromkeys(found.latencies_us, 10.0 * (1 + slow))
+        return found._replace(latencies_us=means, runs_s=[1e-3] * (runs - 1) + [1e-3 * (1 + 10 * slow)])
+
+    monkeypatch.setattr(openvino_backend, "_counted", counted)
+    trace = openvino_backend.OpenVinoBackend().trace(write_model(tmp_path / "m.onnx"), 1, runs=10, seed=0)
+    assert len(slowed) - len(list(copies)) == asked
+    assert all(kernel["latency_ms"] == pytest.approx(0.01 * factor) for kernel in trace.kernels)
+
+
 def test_a_float_type_is_part_of_where_a_latency_was_measured_and_refused_where_there_is_none() -> None:
     from edgenas.agent.backend import get_backend
     from tests.test_latency_tables import ENVIRONMENT
