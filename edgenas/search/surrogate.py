@@ -23,7 +23,7 @@ LEVEL_SPREAD, NOISE_SPREAD, COLUMN_SPREAD = 1.5, 2.0, 0.7
 NOISE_RANGE = (1e-6, 1.0)
 GROWTH = 1.2
 """Hyper-parameters are fitted again when the data have grown by so much."""
-ITERATIONS = 30
+ITERATIONS = 60
 CHUNK = 4096
 QUANTILES = ndtri((np.arange(12) + 0.5) / 12)
 """Standard normal quantiles that stand for a whole prediction."""
@@ -120,9 +120,10 @@ class GaussianProcess:
         self._maximise(columns, targets)
 
     def _maximise(self, columns: Floats, targets: Floats) -> None:
+        """Always from the prior: what the first few data made likely must not keep its maximum for good."""
         warped = Warping.of(targets, self._strength).forward(targets)
         found = optimize.minimize(
-            _loss, self._theta, args=(columns, warped, self._prior), jac=True, method="L-BFGS-B",
+            _loss, self._prior.mode, args=(columns, warped, self._prior), jac=True, method="L-BFGS-B",
             bounds=self._prior.bounds, options={"maxiter": ITERATIONS},
         )  # fmt: skip
         self._theta = found.x
