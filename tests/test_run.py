@@ -31,7 +31,7 @@ from bench.kill_resume import (
 )
 from edgenas.cli import invoke
 from edgenas.errors import BudgetNotMetError
-from edgenas.pipeline import search as search_stage
+from edgenas.pipeline import search_reach, search_request
 from edgenas.pipeline import train as train_stage
 from edgenas.pipeline.bundle import verify_bundle
 from edgenas.pipeline.run import run
@@ -165,7 +165,7 @@ def test_a_limit_that_measurements_miss_is_bundled_as_a_failure(
     place = Place(tmp_path / "workspace", NAME)
     shutil.copytree(interrupted[0].root, place.root)
     monkeypatch.chdir(place.root)
-    honest = search_stage.compiled_latency
+    honest = search_request.compiled_latency
 
     def optimistic(*arguments: Any, **options: Any) -> Callable[[Any], Any]:
         latency = honest(*arguments, **options)
@@ -176,7 +176,7 @@ def test_a_limit_that_measurements_miss_is_bundled_as_a_failure(
         halved.transfer = None  # type: ignore[attr-defined]
         return halved
 
-    for stage in (train_stage, search_stage):
+    for stage in (train_stage, search_reach, search_request):
         monkeypatch.setattr(stage, "compiled_latency", optimistic)
     space = get_space("tiny.toml")
     promised = optimistic(space, "local", threads=1, workspace=Workspace())

@@ -13,7 +13,7 @@ from edgenas.datasets.texts import is_text
 from edgenas.files import write_atomically
 from edgenas.pipeline.latency import compiled_latency
 from edgenas.pipeline.limits import networks_near
-from edgenas.pipeline.search import refuse_unreachable
+from edgenas.pipeline.search_reach import refuse_unreachable
 from edgenas.records import Record, TrainResult
 from edgenas.search_spaces import Genomes, SearchSpace, get_space
 from edgenas.workspace import Workspace

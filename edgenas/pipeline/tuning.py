@@ -84,7 +84,7 @@ class TuningLoop:
         """What the trial in that row of the history was trained with."""
         return self._hyperparameters[row]
 
-    def run(self, after_generation: Callable[[], None]) -> None:
+    def run(self, after_generation: Callable[[], object]) -> None:
         """Trains until all trials are made; interrupted, it keeps what was reported."""
         with track("Training candidates", total=self._evaluations) as task:
             task.advance(len(self._history))

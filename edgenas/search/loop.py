@@ -76,7 +76,7 @@ class SearchLoop:
         values = history.objectives[:, column]
         return -(values - problem.penalty(history.genomes) if column == 0 else values)
 
-    def run(self, after_generation: Callable[[], None]) -> None:
+    def run(self, after_generation: Callable[[], object]) -> None:
         """Scores until the budget or the space is spent; interrupted, it keeps what is told."""
         view = LiveView()
         with track("Searching", total=self._evaluations) as task:
