@@ -596,7 +596,13 @@ def run(**options: Any) -> Any:
 @_command(cli)
 @device_option
 @click.option("--latency-ms", type=MS, help="The hard limit (default: chosen from what the device measured).")
-@threads_option
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Threads to run with; networks this small gain nothing from more.",
+)
 @seed_option
 def demo(**options: Any) -> Any:
     """The whole product on real data that scikit-learn carries, in minutes, no download.

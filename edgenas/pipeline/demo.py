@@ -24,7 +24,7 @@ def demo(
     *,
     device: str | None = None,
     latency_ms: float | None = None,
-    threads: int | None = None,
+    threads: int = 1,
     seed: int = 0,
     workspace: Workspace | None = None,
 ) -> RunResult:
@@ -34,7 +34,8 @@ def demo(
         device: the device; the workspace's default when omitted.
         latency_ms: the hard limit; when omitted, half-way (as a ratio) between the fastest and the
             median network of the space on this device.
-        threads: threads to measure with; the device's when omitted.
+        threads: threads to measure with; networks of some tens of microseconds gain nothing from more,
+            and repeat less well.
         seed: of everything that is drawn.
         workspace: where tables and runs are; the current folder when omitted.
     """
@@ -70,9 +71,7 @@ def _earlier_limit_ms(settings: Path) -> float | None:
         return None
 
 
-def _interesting_limit_ms(
-    name: str, device: str, threads: int | None, seed: int, workspace: Workspace
-) -> float:
+def _interesting_limit_ms(name: str, device: str, threads: int, seed: int, workspace: Workspace) -> float:
     """A limit that rules networks out and leaves a choice, on whatever device this is.
 
     The device is profiled as the first stage of the run ``name``, which finds it done.
