@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgenas.pipeline.report import read_run
 
-WIDTH, HEIGHT, MARGIN = 380, 250, 46
+WIDTH, HEIGHT, MARGIN = 380, 250, 52
 Point = tuple[float, float]
 
 
