@@ -39,7 +39,7 @@ from edgenas.agent.failures import AgentError
 from edgenas.agent.layers import LayerAttribution, layer_of_name
 from edgenas.agent.lease import Lease
 from edgenas.agent.protocol import parse_request
-from edgenas.agent.rounds import Contender, Plan, measure_rounds
+from edgenas.agent.rounds import Contender, Plan, Turn, measure_rounds
 from edgenas.measuring.archive import agent_archive, write_archive
 from tests.small_models import write_model
 
@@ -627,6 +627,40 @@ def test_rounds_end_when_the_median_is_known_or_time_is_over() -> None:
     late = Contender("late", CountedSession("late", []))
     measure_rounds([late], Plan(4, 40, 1e-9, time.monotonic() - 1, 2, 0), lambda number: None)
     assert len(late.rounds_ms) + len(late.disturbed_ms) == 1
+
+
+class ScriptedContender(Contender):
+    """Turn by turn what it takes in ms, and whether that was disturbed; after the script like the first."""
+
+    def __init__(self, name: str, turns: list[tuple[float, bool]]) -> None:
+        super().__init__(name, CountedSession(name, []))
+        self._turns, self._usual = iter(turns), (turns or [(1.0, False)])[0][0]
+
+    def turn(self, queue: RunQueue) -> Turn:
+        latency_ms, disturbed = next(self._turns, (self._usual, False))
+        return Turn([latency_ms], latency_ms, disturbed)
+
+
+@pytest.mark.usefixtures("left_alone")
+def test_a_round_counts_for_all_contenders_or_for_none() -> None:
+    """Whoever compares them pairs their rounds by position, so that none may be missing of one alone."""
+    drift = [1.0, 2.0, 3.0, 4.0, 5.0]
+    steady = ScriptedContender("steady", [(ms, False) for ms in drift])
+    again = [(3.5, True), (3.0, False)]  # disturbed once: the second turn counts in its place
+    lasting = [(9.0, True), (9.5, True)]  # the second turn is disturbed as well
+    shared = ScriptedContender("shared", [(1.0, False), *lasting, *again, (4.0, False), (5.0, False)])
+    measure_rounds([steady, shared], Plan(4, 4, 1e-9, None, 1, 0), lambda number: None)
+    assert steady.rounds_ms == shared.rounds_ms == [1.0, 3.0, 4.0, 5.0]
+    assert (steady.disturbed_ms, shared.disturbed_ms) == ([2.0], [9.5])
+    assert sorted(shared.runs_ms) == [1.0, 3.0, 3.5, 4.0, 5.0, 9.0, 9.5]
+
+
+@pytest.mark.usefixtures("left_alone")
+def test_contenders_that_are_never_left_alone_stay_in_step() -> None:
+    steady = ScriptedContender("steady", [(float(ms), False) for ms in range(1, 5)])
+    shared = ScriptedContender("shared", [(float(ms), True) for ms in (1, 1, 2, 2, 3, 3, 4, 4)])
+    measure_rounds([steady, shared], Plan(4, 4, 1e-9, None, 1, 0), lambda number: None)
+    assert steady.statistics(4)["rounds_ms"] == shared.statistics(4)["rounds_ms"] == [1.0, 2.0, 3.0, 4.0]
 
 
 @pytest.mark.usefixtures("left_alone")

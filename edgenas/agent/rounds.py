@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
@@ -34,9 +34,11 @@ class Plan(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """The latencies of one session's runs in ms, and whether another process had the core in them."""
+    """The latencies of one session's runs in ms, the fastest that counts, and whether another process had
+    the core meanwhile."""
 
     runs_ms: List[float]
+    fastest_ms: float
     disturbed: bool
 
 
@@ -67,11 +69,11 @@ class Contender:
         for _ in range(self._runs):
             runs_ms.append(1e3 * self._timed())
             queue.between_runs()
-        return Turn(runs_ms, queue.disturbed())
+        return Turn(runs_ms, min(runs_ms), queue.disturbed())
 
     def count(self, turn: Turn, *, disturbed: bool) -> None:
         """Keeps what a turn took; the quantiles are of all runs, disturbed or not."""
-        (self.disturbed_ms if disturbed else self.rounds_ms).append(min(turn.runs_ms))
+        (self.disturbed_ms if disturbed else self.rounds_ms).append(turn.fastest_ms)
         self.runs_ms.extend(turn.runs_ms)
 
     def settled(self, plan: Plan) -> bool:
@@ -103,8 +105,9 @@ def measure_rounds(contenders: List[Contender], plan: Plan, before_round: Callab
     """Measures the contenders side by side.
 
     A round gives each contender that is not settled one turn, in an order of its own, and another one
-    at once where that was disturbed. A round in which the conditions changed is kept apart and repeated.
-    At most ``2 * max_rounds`` are made.
+    at once where that was disturbed. A round in which the conditions changed, or which stays disturbed for
+    one of them, is kept apart and repeated: it counts for all or for none, so that contenders can be
+    compared round by round. At most ``2 * max_rounds`` are made.
     """
     generator, disturbance = np.random.default_rng(plan.seed), Disturbance()
     threads = max((one.threads for one in contenders), default=1)
@@ -133,18 +136,19 @@ def _wants_round(contender: Contender, plan: Plan) -> bool:
 
 def _round(contenders: List[Contender], disturbance: Disturbance, queue: RunQueue) -> None:
     disturbance.begin()
-    turns = [(contender, turn) for contender in contenders for turn in _turns(contender, queue)]
-    changed = disturbance.disturbed()
-    for contender, turn in turns:
-        contender.count(turn, disturbed=changed or turn.disturbed)
+    turns = [_turn(contender, queue) for contender in contenders]
+    disturbed = disturbance.disturbed() or any(turn.disturbed for turn in turns)
+    for contender, turn in zip(contenders, turns):  # noqa: B905
+        contender.count(turn, disturbed=disturbed)
 
 
-def _turns(contender: Contender, queue: RunQueue) -> Iterator[Turn]:
-    """One turn, and another at once where that was disturbed: what shares a core comes and goes."""
+def _turn(contender: Contender, queue: RunQueue) -> Turn:
+    """One turn; where it was disturbed another at once in its place: what shares a core comes and goes."""
     turn = contender.turn(queue)
-    yield turn
-    if turn.disturbed:
-        yield contender.turn(queue)
+    if not turn.disturbed:
+        return turn
+    again = contender.turn(queue)
+    return again._replace(runs_ms=turn.runs_ms + again.runs_ms)
 
 
 def _runs_for(latency_s: float) -> int:
