@@ -773,6 +773,22 @@ def test_a_thread_that_ended_waits_no_more() -> None:
         one.close()
 
 
+def test_a_thread_that_ended_does_not_hide_what_others_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / name for name in ("ends", "stays")]
+    for path, waited_ns in zip(paths, (9_000_000_000, 0), strict=True):
+        path.write_text(f"5 {waited_ns} 1\n")
+    monkeypatch.setattr(
+        "edgenas.agent.conditions._schedstat_files", lambda: [os.open(path, os.O_RDONLY) for path in paths]
+    )
+    with contextlib.closing(RunQueue(1)) as queue:
+        queue.begin()
+        paths[0].write_text("")  # a thread that is gone has nothing to read
+        paths[1].write_text("5 9000000000 1\n")
+        assert queue.disturbed()
+
+
 def test_waiting_ends_when_other_threads_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgenas.agent.conditions._IDLE_LIMIT_S", 60.0)  # a busy machine needs longer
     matrix = np.eye(1500)

@@ -90,7 +90,7 @@ class RunQueue:
     def __init__(self, threads: int) -> None:
         enough = hasattr(os, "sched_getaffinity") and threads <= len(os.sched_getaffinity(0))
         self._files = _schedstat_files() if enough else []
-        self._at, self._waited_s = 0.0, 0.0
+        self._at, self._before_s = 0.0, [0.0] * len(self._files)
         self._left_alone: List[bool] = []
 
     def begin(self) -> None:
@@ -115,17 +115,15 @@ class RunQueue:
             os.close(self._files.pop())
 
     def _begin_stretch(self) -> None:
-        self._waited_s = self._total_s()
+        self._before_s = [_waited_s(file) for file in self._files]
         self._at = time.perf_counter()
 
     def _end_stretch(self) -> None:
-        length_s, before_s = time.perf_counter() - self._at, self._waited_s
+        length_s, before_s = time.perf_counter() - self._at, self._before_s
         self._begin_stretch()
-        waited_s = self._waited_s - before_s
+        # A thread that has ended must not outweigh what the others waited.
+        waited_s = sum(max(0.0, now - then) for now, then in zip(self._before_s, before_s))  # noqa: B905
         self._left_alone.append(waited_s <= max(_WAITED_LEAST_S, _WAITED_SHARE * length_s))
-
-    def _total_s(self) -> float:
-        return sum(map(_waited_s, self._files))
 
 
 def _schedstat_files() -> List[int]:
