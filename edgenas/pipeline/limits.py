@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from edgenas.pipeline.latency import SpaceLatency
-from edgenas.search.evolution import Evolution
+from edgenas.pipeline.search_reach import way_to_the_least
 from edgenas.search.problem import Floats, Problem
 from edgenas.search_spaces import Genomes, SearchSpace
 
-_FASTEST_EVALUATIONS = 6000
 _POOL, _FEWEST, _DRAWN = 4096, 64, 1 << 17
 _FLOOR = 0.6  # of the slowest network within the limit: what is faster leaves too much of it unused
 
@@ -41,10 +40,5 @@ def networks_near(space: SearchSpace, latency: SpaceLatency, limit_ms: float, *,
 def _by_latency_alone(space: SearchSpace, latency: SpaceLatency, seed: int) -> tuple[Genomes, Floats]:
     """What evolution looks at on its way to the fastest network: genomes (N, genes) and their ms (N,)."""
     only = Problem(space, objectives=("latency_ms",), metrics={"latency_ms": latency})
-    strategy = Evolution(only, seed=seed, evaluations=_FASTEST_EVALUATIONS)
-    while len(strategy.history) < _FASTEST_EVALUATIONS:
-        genomes = strategy.ask()
-        if not len(genomes):
-            break
-        strategy.tell(genomes, only.objective_values(genomes, {}))
-    return strategy.history.genomes, strategy.history.objectives[:, 0]
+    seen = way_to_the_least(only, seed)
+    return seen.genomes, seen.objectives[:, 0]

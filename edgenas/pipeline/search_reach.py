@@ -8,6 +8,7 @@ from edgenas.device_profiles import load_profile
 from edgenas.errors import BudgetNotMetError
 from edgenas.pipeline.latency import SpaceLatency, compiled_latency
 from edgenas.search.evolution import Evolution
+from edgenas.search.history import History
 from edgenas.search.problem import Problem
 from edgenas.search_spaces import Genomes, SearchSpace
 from edgenas.units import unit_of
@@ -71,13 +72,19 @@ def refuse_unreachable_count(problem: Problem, name: str, most: float, seed: int
         )
 
 
-def _least(only: Problem, seed: int) -> tuple[Genomes, float]:
-    """The genome with the least value of a problem's one objective, as evolution finds it, and the value."""
+def way_to_the_least(only: Problem, seed: int) -> History:
+    """What evolution looks at on its way to the least value of a problem's one objective."""
     strategy = Evolution(only, seed=seed, evaluations=_FASTEST_EVALUATIONS)
     while len(strategy.history) < _FASTEST_EVALUATIONS:
         genomes = strategy.ask()
         if not len(genomes):
             break
         strategy.tell(genomes, only.objective_values(genomes, {}))
-    row = int(np.argmin(strategy.history.objectives[:, 0]))
-    return strategy.history.genomes[row], float(strategy.history.objectives[row, 0])
+    return strategy.history
+
+
+def _least(only: Problem, seed: int) -> tuple[Genomes, float]:
+    """The genome with the least value of a problem's one objective, as evolution finds it, and the value."""
+    seen = way_to_the_least(only, seed)
+    row = int(np.argmin(seen.objectives[:, 0]))
+    return seen.genomes[row], float(seen.objectives[row, 0])
