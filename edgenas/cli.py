@@ -24,6 +24,7 @@ from edgenas.cli_options import (
     MB,
     MS,
     SECONDS,
+    THREADS,
     Command,
     Listed,
     configuration_option,
@@ -598,7 +599,7 @@ def run(**options: Any) -> Any:
 @click.option("--latency-ms", type=MS, help="The hard limit (default: chosen from what the device measured).")
 @click.option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=THREADS,
     default=1,
     show_default=True,
     help="Threads to run with; networks this small gain nothing from more.",

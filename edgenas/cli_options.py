@@ -135,10 +135,9 @@ class Listed(click.ParamType):  # type: ignore[type-arg]  # generic since click 
 MS, DURATION, EXISTING = Positive("ms", "milliseconds"), Duration(), click.Path(path_type=Path)
 MB, COUNT = Positive("mb", "megabytes"), Positive("number", "operations or weights")
 SECONDS = Positive("seconds", "seconds")
+THREADS = click.IntRange(1, 1024)
 device_option = click.option("--device", metavar="ID", help="The device; see `edgenas device list`.")
-threads_option = click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Threads to run with (default: the device's)."
-)
+threads_option = click.option("--threads", type=THREADS, help="Threads to run with (default: the device's).")
 seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 output_option = click.option("--output", type=EXISTING, help="Where to write the result.")
 
