@@ -50,6 +50,7 @@ from edgenas.workspace import Workspace
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 DEVICES = ("local", "local-openvino")
 CALIBRATION = {"cifar10": 300, "imagenet": 100}
+QUICK_SCORING = {"cifar10": 500, "imagenet": 200}
 PASSES, ROUNDS = 6, 6
 SAME = 0.05  # of the validated latency: what the chosen one may be off
 OURS = "edgenas"
@@ -452,7 +453,8 @@ def cells_of(options: argparse.Namespace, kept: Path) -> Iterator[Cell]:
     wanted = options.model or (["resnet8"] if options.quick else [s.name for s in SUBJECTS])
     for subject in (s for s in SUBJECTS if s.name in wanted):
         for seed in range(1 if options.quick else options.seeds):
-            images = draw(subject, seed, options.cifar, options.images or (200 if options.quick else None))
+            scoring = options.images or (QUICK_SCORING[subject.data] if options.quick else None)
+            images = draw(subject, seed, options.cifar, scoring)
             key = key_of(images.calibration.sha256, images.scoring.sha256)[:12]
             folder = kept / f"{subject.name}-{seed}-{key}"
             for device in options.device or DEVICES:
