@@ -32,7 +32,7 @@ import edgenas.agent
 from edgenas.agent import fresh, latencies, onnx_wire, protocol, service
 from edgenas.agent.backend import Feed, Session, get_backend, random_feed
 from edgenas.agent.cache import ContentCache
-from edgenas.agent.conditions import RunQueue, wait_for_idle_threads
+from edgenas.agent.conditions import IdleThreads, RunQueue
 from edgenas.agent.cpu import chosen_cores
 from edgenas.agent.environment import read_environment, read_power_flags
 from edgenas.agent.failures import AgentError
@@ -664,14 +664,19 @@ def test_contenders_that_are_never_left_alone_stay_in_step() -> None:
 
 
 @pytest.mark.usefixtures("left_alone")
-def test_a_turn_waits_for_threads_that_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr("edgenas.agent.rounds.wait_for_idle_threads", lambda: waits.append(0.0))
+def test_a_turn_waits_for_threads_that_still_work() -> None:
+    class CountedWaits(IdleThreads):
+        count = 0
+
+        def wait(self) -> None:
+            self.count += 1
+
     for threads, expected in ((1, 0), (2, 4)):
-        contender = Contender("one", CountedSession("one", []), threads)
+        idle = CountedWaits()
+        contender = Contender("one", CountedSession("one", []), threads, idle)
         contender.warm_up(2)
         measure_rounds([contender], Plan(4, 4, 1e-9, None, 2, 0), lambda number: None)
-        assert len(waits) == expected
+        assert idle.count == expected
 
 
 @pytest.fixture
@@ -789,18 +794,65 @@ def test_a_thread_that_ended_does_not_hide_what_others_waited(
         assert queue.disturbed()
 
 
-def test_waiting_ends_when_other_threads_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgenas.agent.conditions._IDLE_LIMIT_S", 60.0)  # a busy machine needs longer
-    matrix = np.eye(1500)
-    thread = threading.Thread(target=lambda: matrix @ matrix)  # numpy lets other threads run meanwhile
-    started_s = time.process_time()
+@pytest.fixture
+def busy_thread() -> Iterator[None]:
+    """Another thread of this process works for half a second at least; numpy lets this one run meanwhile."""
+    matrix = np.eye(3000)
+    thread = threading.Thread(target=lambda: matrix @ matrix)
     thread.start()
-    while time.process_time() - started_s < 0.005:
-        time.sleep(0.0001)
-    wait_for_idle_threads()
-    idle_s = time.process_time()
+    yield
     thread.join()
-    assert time.process_time() - idle_s < 0.01  # nothing was left to do; the product takes some 50 ms
+
+
+@pytest.fixture
+def resting_thread() -> Iterator[None]:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+def test_threads_that_never_rest_are_waited_for_twice(
+    busy_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.agent.conditions._IDLE_LIMIT_S", 0.05)
+    told: list[str] = []
+    idle = IdleThreads(lambda: told.append("restless"))
+    idle.wait()
+    assert not told
+    idle.wait()
+    assert told == ["restless"]
+    monkeypatch.setattr("edgenas.agent.conditions._others_work", lambda: pytest.fail("nobody waits any more"))
+    idle.wait()
+    assert told == ["restless"]
+
+
+def test_waiting_ends_when_other_threads_are_idle(
+    resting_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.agent.conditions._IDLE_LIMIT_S", 60.0)  # a busy machine needs longer
+    idle = IdleThreads(lambda: pytest.fail("a thread that rests was waited for"))
+    for _ in range(3):
+        idle.wait()
+
+
+def test_one_wait_in_vain_is_forgotten_after_one_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgenas.agent.conditions._IDLE_LIMIT_S", 0.0)
+    answers = iter([True, False, True, False, True, False])
+    monkeypatch.setattr("edgenas.agent.conditions._others_work", lambda: next(answers))
+    idle = IdleThreads(lambda: pytest.fail("it was never twice in a row"))
+    for _ in range(6):
+        idle.wait()
+
+
+def test_of_very_many_threads_the_callers_is_watched_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgenas.agent.conditions._MOST_WATCHED", 1)
+    with contextlib.closing(RunQueue(1)) as queue:
+        (file,) = queue._files
+        thread = Path("/proc/thread-self").readlink().name
+        assert Path(f"/proc/self/fd/{file}").readlink().parts[-2:] == (thread, "schedstat")
 
 
 # --- ONNX's encoding -------------------------------------------------------------------------------

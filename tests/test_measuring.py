@@ -479,6 +479,15 @@ def compared(**changes: Any) -> bytes:
     return message("result", {"results": {"0" * 64: {"statistics": statistics_with(**changes)}}})
 
 
+def test_threads_that_never_rest_are_told_once(tmp_path: Path) -> None:
+    hostile, told = Hostile(tmp_path), Told()
+    hostile.answer.write_bytes(2 * message("event", {}, name="restless") + compared())
+    with watched_by(told), connect(hostile.profile) as device:
+        list(device.compare(["0" * 64], **QUICK))
+    (told_of_threads,) = told.messages
+    assert "never rest" in told_of_threads and "--threads 1" in told_of_threads
+
+
 @pytest.mark.parametrize(
     "answer",
     [

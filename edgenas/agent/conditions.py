@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import threading
 import time
 from typing import Callable, List, NamedTuple, Optional
 
@@ -25,11 +24,14 @@ _FREQUENCY_DROP = 0.1
 _STRETCH_S = 0.001
 _WAITED_SHARE = 0.02
 _WAITED_LEAST_S = 0.00005
+# Each costs a file and about a microsecond in every stretch.
+_MOST_WATCHED = 64
 
 # Pools of threads spin for a while after a run, up to half a second in older runtimes.
 _IDLE_STEP_S = 0.0005
 _IDLE_SHARE = 0.3
 _IDLE_LIMIT_S = 0.6
+_IDLE_TRIES = 2
 
 _COOLING_STEP_S = 1.0
 _COOLING_LIMIT_S = 300.0
@@ -82,7 +84,7 @@ class RunQueue:
     The kernel counts that to the nanosecond, so that it also shows in a turn of a few milliseconds,
     where the counters of a whole core tell nothing. Where it does not tell, nobody is said to wait, nor
     where a session's ``threads`` are more than the cores and wait for each other. Threads that begin later
-    are not looked at.
+    are not looked at, and of very many only the first ones and the caller.
 
     Source: Documentation/scheduler/sched-stats.rst of Linux, /proc/<pid>/schedstat.
     """
@@ -127,11 +129,13 @@ class RunQueue:
 
 
 def _schedstat_files() -> List[int]:
-    """Open files of the threads that this process has now."""
+    """Open files of the threads that this process has now, the caller's first."""
+    own = _own_folder()
+    folders = sorted(glob.glob("/proc/self/task/*"), key=lambda folder: folder != own)
     files = []
-    for path in glob.glob("/proc/self/task/*/schedstat"):
-        with contextlib.suppress(OSError):  # the thread has ended
-            files.append(os.open(path, os.O_RDONLY))
+    for folder in folders[:_MOST_WATCHED]:
+        with contextlib.suppress(OSError):  # the thread has ended, or the system does not tell
+            files.append(os.open(f"{folder}/schedstat", os.O_RDONLY))
     return files
 
 
@@ -169,15 +173,31 @@ def cool_down(limit_c: Optional[float], report: Callable[[float], None]) -> None
         temperature = temperature_c()
 
 
-def wait_for_idle_threads() -> None:
-    """Waits until no thread of this process works, for 0.6 s at most.
+class IdleThreads:
+    """Waits until no other thread of this process works.
 
     The threads of a session that ran before go on looking for work, on cores that the next session's
-    threads need: two sessions measured in turn otherwise slow each other down by up to a half.
+    threads need: two sessions measured in turn otherwise slow each other down by up to a half. Threads
+    that were waited for in vain twice in a row never rest: nobody waits for them any more.
     """
-    end = time.perf_counter() + _IDLE_LIMIT_S
-    while time.perf_counter() < end and _others_work():
-        pass
+
+    def __init__(self, report: Callable[[], None] = lambda: None) -> None:
+        """``report`` is called when it is given up."""
+        self._report = report
+        self._in_vain = 0
+
+    def wait(self) -> None:
+        """Waits for 0.6 s at most."""
+        if self._in_vain >= _IDLE_TRIES:
+            return
+        end = time.perf_counter() + _IDLE_LIMIT_S
+        while _others_work():
+            if time.perf_counter() >= end:
+                self._in_vain += 1
+                if self._in_vain == _IDLE_TRIES:
+                    self._report()
+                return
+        self._in_vain = 0
 
 
 def _others_work() -> bool:
@@ -193,9 +213,17 @@ def _others_work() -> bool:
 
 def _states_of_other_threads() -> str:
     """One letter a thread, as in ``ps``; empty where the system does not tell or there is none."""
-    own = f"/proc/self/task/{threading.get_native_id()}/stat"
-    stats = [text_of(path) for path in glob.glob("/proc/self/task/*/stat") if path != own]
+    own = _own_folder()
+    stats = [text_of(f"{folder}/stat") for folder in glob.glob("/proc/self/task/*") if folder != own]
     return "".join(stat.rpartition(")")[2].strip()[:1] for stat in stats)
+
+
+def _own_folder() -> str:
+    """Where the system tells of this very thread: in a container its number may be another one there."""
+    try:
+        return "/proc/self/task/" + os.path.basename(os.readlink("/proc/thread-self"))
+    except OSError:
+        return ""
 
 
 def _ticks() -> Optional[_Ticks]:

@@ -10,7 +10,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 import numpy as np
 
 from .backend import Session
-from .conditions import Disturbance, RunQueue, wait_for_idle_threads
+from .conditions import Disturbance, IdleThreads, RunQueue
 from .latencies import relative_halfwidth, statistics_of
 
 _TURN_S = 0.003
@@ -45,8 +45,11 @@ class Turn(NamedTuple):
 class Contender:
     """One session with what it was measured to take."""
 
-    def __init__(self, content: str, session: Session, threads: int = 1) -> None:
+    def __init__(
+        self, content: str, session: Session, threads: int = 1, idle: Optional[IdleThreads] = None
+    ) -> None:
         self.content, self.session, self.threads = content, session, threads
+        self._idle = idle or IdleThreads()
         self.rounds_ms: List[float] = []
         self.disturbed_ms: List[float] = []
         self.runs_ms: List[float] = []
@@ -61,7 +64,7 @@ class Contender:
         """Runs for a while. The first run after another model's is not counted."""
         parallel = self.threads > 1
         if parallel:
-            wait_for_idle_threads()
+            self._idle.wait()
         if self._runs > 1:
             self._run_uncounted(_SPREADING_S if parallel else 0.0)
         runs_ms = []

@@ -12,7 +12,7 @@ from typing import Any, Callable, ContextManager, Dict, List, Optional
 
 from .backend import Backend, get_backend, random_feed
 from .cache import ContentCache
-from .conditions import cool_down
+from .conditions import IdleThreads, cool_down
 from .cpu import on_fastest_cores
 from .environment import free_memory_bytes, read_environment, resident_bytes
 from .evaluation import Evaluation
@@ -41,6 +41,7 @@ class Service:
         self._lease = Lease(self._lease_path, f"process {os.getpid()}")
         self._backend: Optional[Backend] = None
         self._evaluations: Dict[int, Evaluation] = {}
+        self._idle = IdleThreads(lambda: self._channel.event("restless"))
         _prepare_temporary_folder(self._folder / "tmp")
         self._methods: Dict[str, Callable[[Parameters], Any]] = {
             "hello": self._hello,
@@ -145,7 +146,7 @@ class Service:
     def _contender(self, content: str, path: Path, threads: int, given: Parameters) -> Contender:
         session = self._runtime.load(path, threads)
         session.bind(random_feed(session.inputs, 0))
-        contender = Contender(content, session, threads)
+        contender = Contender(content, session, threads, self._idle)
         with reported_as("runtime", "the first run failed"):
             contender.warm_up(given.integer("runs_per_round", 0) or None)
         return contender

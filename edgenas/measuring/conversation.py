@@ -242,6 +242,11 @@ class _Progress:
             say(f"'{self._device}' is measuring for {event.holder}; waiting for it")
         elif name == "cooling" and self._first(name):
             warn(f"'{self._device}' is at {event.temperature_c:.0f} C; waiting until it has cooled down")
+        elif name == "restless" and self._first(name):
+            warn(
+                f"the runtime's threads on '{self._device}' never rest and slow each other down: latencies "
+                "with several threads are too high. A newer runtime may end that; --threads 1 does"
+            )
 
     def _first(self, name: str) -> bool:
         if name in self._told:
