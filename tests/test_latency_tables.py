@@ -274,6 +274,19 @@ def test_what_is_written_is_read_again(measured: LatencyTable) -> None:
     assert verify(measured.path, device="synthetic").intact
 
 
+def test_what_was_measured_in_another_way_stands_apart(tmp_path: Path) -> None:
+    """Each alone is right; mixed, none is."""
+    ways = [msgspec.structs.replace(ENVIRONMENT, measuring_version=version) for version in (1, 2)]
+    with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
+        table.add_network(NetworkRow(model_sha256="a", name="a", space="s", precision="fp32", role="fit"))
+        for way, latency_ms in zip(ways, (2.0, 1.0), strict=True):
+            rounds = statistics((latency_ms, latency_ms, latency_ms))
+            table.add_latency(NetworkLatency(model_sha256="a", threads=1, statistics=rounds), way)
+        assert table.configurations() == [(ways[1].fingerprint(), 1), (ways[0].fingerprint(), 1)]
+        (row,) = table.latencies(fingerprint=ways[1].fingerprint(), threads=1)
+        assert row.measured().statistics.latency_ms == 1.0
+
+
 def test_a_held_out_network_stays_held_out(tmp_path: Path) -> None:
     with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
         for role in ("structure", "held-out", "fit", "structure"):

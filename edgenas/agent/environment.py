@@ -13,6 +13,10 @@ from typing import Any, Dict, List, Optional
 from .backend import Backend
 from .cpu import describe_cpu, output_of, text_of
 
+# Raised when the same model on the same device comes out otherwise than before: the threads of sessions
+# that are measured in turn no longer disturb each other, and outlying rounds do not count, since 2.
+MEASURING_VERSION = 2
+
 # Written into the image of a virtual board, whose clock counts instructions.
 VIRTUAL_CLOCK_MARK = "/etc/edgenas-virtual-clock"
 
@@ -41,6 +45,7 @@ def read_environment(backend: Backend) -> Dict[str, Any]:
         "supported_ir_version": ir_version,
         "supported_opset": opset,
         "virtual_clock": os.path.exists(VIRTUAL_CLOCK_MARK),
+        "measuring_version": MEASURING_VERSION,
         "governor": text_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
         "frequency_mhz": frequency_mhz(),
         "temperature_c": temperature_c(),

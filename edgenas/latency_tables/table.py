@@ -296,10 +296,10 @@ class LatencyTable:
             yield BlockRow(**{name: row[name] for name in BlockRow.__struct_fields__})
 
     def configurations(self) -> list[tuple[str, int]]:
-        """Pairs of fingerprint and threads that have latencies, the most measured first."""
+        """Pairs of fingerprint and threads that have latencies, the most measured and latest first."""
         found = self._database.connection.execute(
             "SELECT fingerprint, threads, count(*) AS n FROM latencies WHERE statistics IS NOT NULL"
-            " GROUP BY fingerprint, threads ORDER BY n DESC"
+            " GROUP BY fingerprint, threads ORDER BY n DESC, max(taken_at) DESC"
         )
         return [(fingerprint, threads) for fingerprint, threads, _ in found]
 

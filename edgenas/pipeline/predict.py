@@ -155,7 +155,7 @@ class _StructureSource:
             trace = agent.trace(sha256, threads=self.predictor.threads, runs=1)
             if agent.environment.fingerprint() != self.predictor.fingerprint:
                 warn(
-                    f"'{self.profile.id}' is not as it was when it was profiled; measure it anew with"
+                    f"'{self.profile.id}' or the way of measuring is not what it was; profile again:"
                     f" edgenas profile --device {self.profile.id}"
                 )
             self.table.begin_run(f"predict {name}")

@@ -14,7 +14,8 @@ class Environment(Record):
     ``throttled``, ``under_voltage`` and whether either happened ``_before``, since the device was
     started, are None where it does not tell. ``supported_ir_version`` and
     ``supported_opset`` are what its runtime accepts at most, ``float_type`` is what it computes float
-    models in.
+    models in. ``measuring_version`` counts the ways in which agents have measured: what one of them
+    found is never mixed with what another did.
     """
 
     architecture: str
@@ -30,6 +31,7 @@ class Environment(Record):
     supported_opset: int
     virtual_clock: bool = False
     float_type: str = "f32"
+    measuring_version: int = 1
     governor: str | None = None
     frequency_mhz: float | None = None
     temperature_c: float | None = None
@@ -47,6 +49,7 @@ class Environment(Record):
             self.architecture, self.cpu_model, self.cpu_features, self.cores,
             self.runtime, self.runtime_version, self.virtual_clock,
             *(() if self.float_type == "f32" else (self.float_type,)),
+            *(() if self.measuring_version == 1 else (self.measuring_version,)),
         )  # fmt: skip
         return hashlib.sha256(repr(stable).encode()).hexdigest()[:16]
 
