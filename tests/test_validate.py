@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from edgenas.errors import ModelError, UsageError
 from edgenas.pipeline.validate import Compared, Limits, judge, overall, validate
+from edgenas.progress import Task, Watcher, watched_by
 from edgenas.quantization.inputs import ArrayInputs
 from edgenas.quantization.quantizer import Quantizer
 from edgenas.quantization.schemes import QuantizationScheme
@@ -51,6 +54,30 @@ def test_without_data_outputs_are_compared_on_random_inputs(folder):
     assert found.verdict == "fail"
     assert found.accuracy is None
     assert found.output_distance > 0
+
+
+def test_a_model_that_only_guesses_is_doubted(folder, tmp_path):
+    told: list[str] = []
+
+    class Listener(Watcher):
+        def track(self, description, total):
+            return contextlib.nullcontext(Task())
+
+        def warn(self, message):
+            told.append(message)
+
+        def say(self, message):
+            pass
+
+    data = np.load(folder / "samples.npz")
+    np.savez(tmp_path / "wrong.npz", input=data["input"], labels=np.arange(40) % 10)
+    for reference in (None, folder / "float.onnx"):
+        with watched_by(Listener()):
+            _validate(folder, reference=reference, data=folder / "samples.npz")
+        assert not told
+        with watched_by(Listener()):
+            _validate(folder, reference=reference, data=tmp_path / "wrong.npz")
+        assert "no better than a guess" in told.pop()
 
 
 def test_without_limits_it_only_measures(folder):

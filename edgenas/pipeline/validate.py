@@ -15,10 +15,11 @@ from edgenas.datasets.tokenizer import VOCABULARY_KEY
 from edgenas.device_profiles import load_profile
 from edgenas.errors import DataError, MeasurementError, UsageError
 from edgenas.measuring import Agent, connect
-from edgenas.progress import say, track
+from edgenas.progress import say, track, warn
 from edgenas.quantization.decision import changes
 from edgenas.quantization.device_scoring import Scorer
 from edgenas.quantization.inputs import ArrayInputs, Inputs
+from edgenas.quantization.judging import doubts_of
 from edgenas.quantization.model_checks import check_shapes, load_model, real_inputs
 from edgenas.quantization.outputs import OutputScore, ReferenceOutputs
 from edgenas.quantization.packing import model_bytes, ship_model, travelling
@@ -172,12 +173,14 @@ class _Measured:
         ):
             reference = scorer.reference(samples)
             if self._reference is None:
+                _doubt(reference.predictions, samples)
                 return Compared(accuracy=_accuracy(reference.predictions, samples))
             answer = scorer.score(self._model, samples, name="validate")
         if answer.score is None:
             raise MeasurementError(
                 f"the device cannot run {self._model}: {answer.error}", reason=answer.error or ""
             )
+        _doubt(answer.score.predictions, samples)
         return _compare(answer.score, reference, samples)
 
     def result(self, path: Path, outputs: Compared, limits: Limits) -> ValidateResult:
@@ -261,6 +264,13 @@ def _with_preprocessing(model: onnx.ModelProto, reference: onnx.ModelProto) -> o
     """The model whose metadata says how images or texts become inputs: its own, else the reference's."""
     known = {entry.key for entry in model.metadata_props} & {PREPROCESSING_KEY, VOCABULARY_KEY}
     return model if known else reference
+
+
+def _doubt(predictions: Sequence[int], samples: Inputs) -> None:
+    """Warns where the labels say that the model only guesses; random inputs have none."""
+    if samples.labels is not None and predictions:
+        for doubt in doubts_of(tuple(predictions), samples.labels, "the model"):
+            warn(doubt)
 
 
 def _accuracy(predictions: Sequence[int], samples: Inputs) -> float | None:

@@ -67,22 +67,35 @@ class Judge:
 
     def doubts(self) -> list[str]:
         """What the float model's own answers say against the preprocessing, in sentences."""
-        classes = np.array(self._baseline.classes)
-        if len(classes) < FEWEST_TO_DOUBT:
-            return []
-        if self._labels is None:
-            same = len(np.unique(classes)) == 1
-            return [f"the float model gives all {len(classes)} samples one class; {CHECK}"] if same else []
-        if len(np.unique(self._labels)) == 1:
-            return []
-        guessed = float(np.bincount(self._labels).max() / len(classes))
-        right = int(np.sum(classes == self._labels))
-        if binomtest(right, len(classes), guessed, alternative="greater").pvalue < SURELY_BETTER:
-            return []
-        found = f"the float model is right on {right} of {len(classes)} samples, no better than a guess"
-        return [f"{found}; {CHECK}"]
+        return doubts_of(self._baseline.classes, self._labels, "the float model")
 
     def _quality(self, classes: tuple[int, ...], ratings: tuple[float, ...]) -> float | None:
         if ratings:
             return float(np.mean(ratings))
         return None if self._labels is None else float(np.mean(np.array(classes) == self._labels))
+
+
+def doubts_of(predictions: tuple[int, ...], labels: Labels, model: str) -> list[str]:
+    """What a model's answers say against the preprocessing, in sentences.
+
+    Args:
+        predictions: a class for each sample; none of a model without classes.
+        labels: the true classes, where they are known.
+        model: how the sentences call the model.
+    """
+    classes = np.array(predictions)
+    if len(classes) < FEWEST_TO_DOUBT:
+        return []
+    if labels is None:
+        same = len(np.unique(classes)) == 1
+        return [f"{model} gives all {len(classes)} samples one class; {CHECK}"] if same else []
+    if len(np.unique(labels)) == 1:
+        return []
+    guessed = float(np.bincount(labels).max() / len(classes))
+    right = int(np.sum(classes == labels))
+    # Where nearly all samples are of one class, chance explains even a model without an error.
+    if right / len(classes) >= (1.0 + guessed) / 2.0:
+        return []
+    if binomtest(right, len(classes), guessed, alternative="greater").pvalue < SURELY_BETTER:
+        return []
+    return [f"{model} is right on {right} of {len(classes)} samples, no better than a guess; {CHECK}"]
