@@ -723,6 +723,14 @@ def test_a_process_on_the_measuring_core_is_noticed_in_a_fresh_process(
     assert [len(part) for part in parts] == [2, 2]  # each was timed once more
 
 
+def test_a_device_that_is_never_left_alone_does_not_double_the_time(
+    shared_core: None, tmp_path: Path
+) -> None:
+    parts = fresh._timed_parts(long_contender(tmp_path).session.run, fresh.ROUNDS, 1, lambda: None)
+    repeated = fresh.ROUNDS // 4
+    assert [len(part) for part in parts] == [2] * repeated + [1] * (fresh.ROUNDS - repeated)
+
+
 def test_where_the_kernel_does_not_tell_nobody_waits(
     shared_core: None, left_alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ from edgenas.pipeline.ab_test import (
     FEWEST_PASSES,
     FILLER_SIZE,
     LONGEST_S,
+    PATIENCE,
     SLOWEST_S,
     judge,
     judged_passes,
@@ -308,24 +309,33 @@ def test_a_quantile_of_each_pass_is_judged_like_rounds_are() -> None:
 
 def test_slow_models_get_fewer_rounds_and_a_quantile_enough_of_them() -> None:
     found = [rounds_for(ms, ("repeatable",)) for ms in (0.1, 10.0, 50.0, 100.0, 500.0, 2000.0)]
-    assert found == [(12, None), (12, None), (8, None), (12, 1), (3, 1), (2, 1)]
+    planned = [(one.number, one.runs) for one in found]
+    assert planned == [(12, None), (12, None), (8, None), (12, 1), (3, 1), (2, 1)]
+    assert found[2].limit_s == pytest.approx(PATIENCE * (8 + 1) * 3 * (3 + 1) * 0.050)
     for ms, runs in ((1.0, 5), (50.0, 3), (300.0, 1)):
+        assert rounds_for(ms, ("repeatable", "p99")).limit_s is None
         assert runs * rounds_for(ms, ("repeatable", "p99")).number >= 100
         assert runs * rounds_for(ms, ("repeatable", "p90")).number >= 10
 
 
 def test_the_runs_of_a_slow_models_gate_take_less_than_a_minute() -> None:
+    """Where the device is left alone, and up to .6 s a run where every round has to be made again."""
     with connect(load_profile("local", Workspace())) as agent:
         source = MeasuredLatency(agent, 1, Allowance())
     rough, warm_up = 2 * 4, 3
     for latency_s in (0.1, 0.15, 0.3, 0.6, 0.9):
-        alone = source._runs_today(1e3 * latency_s) + source._runs_before(1e3 * latency_s) + 2 * warm_up
-        one_pass = 3 * (2 + rounds_for(1e3 * latency_s, ("repeatable",)).number)
-        passes = FEWEST_PASSES
-        while latency_s * one_pass * (passes + 1) < LONGEST_S:
-            passes += 1
-        assert latency_s * one_pass * FEWEST_PASSES < SLOWEST_S
-        assert latency_s * (rough + alone + passes * one_pass) < 60.0
+        planned = rounds_for(1e3 * latency_s, ("repeatable",))
+        alone = latency_s * (source._runs_today(1e3 * latency_s) + source._runs_before(1e3 * latency_s))
+        rest = latency_s * (rough + 2 * warm_up)
+        one_pass = 3 * latency_s * (2 + planned.number)
+        assert planned.limit_s is not None
+        for pass_s, alone_s in ((one_pass, alone), (planned.limit_s, 1.25 * alone)):
+            passes = FEWEST_PASSES
+            while pass_s * (passes + 1) < LONGEST_S:
+                passes += 1
+            assert pass_s * FEWEST_PASSES < SLOWEST_S
+            if latency_s < 0.9 or pass_s == one_pass:
+                assert rest + alone_s + passes * pass_s < 60.0, latency_s
 
 
 def test_a_model_too_slow_for_three_passes_is_inconclusive() -> None:

@@ -31,6 +31,7 @@ TAIL_PASSES = 6  # a pass has one value of a quantile, and as many as its rounds
 ROUNDS, LEAST_ROUNDS = 12, 2
 PASS_S, LONGEST_S = 5.0, 26.0
 SLOWEST_S = 37.0  # what the fewest passes may take; a model of more than a second gets fewer, and no verdict
+PATIENCE = 1.5  # disturbed rounds are made again until a pass takes so many times what it was planned to
 SLOW_MS = 100.0  # models from here on run once a round: one run is longer than what disturbs a run
 QUANTILE_RUNS = {"repeatable": 0, "p50": 5, "p90": 10, "p99": 100}  # what a pass needs to know one
 CALIBRATION_ROUNDS = (3, 8)
@@ -75,10 +76,12 @@ class Tested:
 
 
 class Rounds(NamedTuple):
-    """Rounds of one pass, and runs of a model in each of them; None leaves them to the agent."""
+    """Rounds of one pass, runs of a model in each of them (None leaves them to the agent), and the seconds
+    after which no other one begins."""
 
     number: int
     runs: int | None = None
+    limit_s: float | None = None
 
 
 def compare_latency(
@@ -157,9 +160,10 @@ def rounds_for(latency_ms: float, statistics: Sequence[Statistic]) -> Rounds:
         runs = 5 if latency_ms < 20 else 3
         round_s = 3 * (runs + 1) * latency_ms / 1e3
     least = max(LEAST_ROUNDS, *(math.ceil(QUANTILE_RUNS[one] / runs) for one in statistics))
-    return Rounds(
-        max(least, int(np.clip(PASS_S / round_s, LEAST_ROUNDS, ROUNDS))), 1 if latency_ms >= SLOW_MS else None
-    )
+    number = max(least, int(np.clip(PASS_S / round_s, LEAST_ROUNDS, ROUNDS)))
+    # A quantile needs all of its runs, however long they take.
+    limit_s = PATIENCE * (number + 1) * round_s if tuple(statistics) == ("repeatable",) else None
+    return Rounds(number, 1 if latency_ms >= SLOW_MS else None, limit_s)
 
 
 def _one_pass(
@@ -169,7 +173,9 @@ def _one_pass(
     that the first one gets can be the better one every time."""
     by = turned % len(models)
     both = rounds.number, rounds.number
-    found = measured(agent, [*models[by:], *models[:by]], threads, both, runs_per_round=rounds.runs)
+    limit_s = None if agent.profile.virtual else rounds.limit_s
+    turned_models = [*models[by:], *models[:by]]
+    found = measured(agent, turned_models, threads, both, runs_per_round=rounds.runs, time_limit_s=limit_s)
     return [*found[len(models) - by :], *found[: len(models) - by]]
 
 
@@ -291,6 +297,7 @@ def measured(
     *,
     relative_halfwidth: float = 0.0,
     runs_per_round: int | None = None,
+    time_limit_s: float | None = None,
 ) -> list[LatencyStatistics]:
     """Each shipped model's latency, measured side by side in interleaved rounds.
 
@@ -298,6 +305,7 @@ def measured(
         rounds: the fewest and the most; a model is done when its median is known within
             ``relative_halfwidth``.
         runs_per_round: runs of a model in each round; when None the agent takes more of fast models.
+        time_limit_s: no other round begins after that; None: all are made.
 
     Raises:
         MeasurementError: the device cannot run one of them.
@@ -310,6 +318,7 @@ def measured(
         max_rounds=most,
         relative_halfwidth=relative_halfwidth,
         runs_per_round=runs_per_round,
+        time_limit_s=time_limit_s,
     )
     found = {}
     for one in compared:
