@@ -157,7 +157,6 @@ class CompiledSpace:
             overhead_ms=predictor.overhead_ms,
             memory=self._memory_costs(),
         )
-        self._interpolated = self._of_prices("interpolated_ms")
 
     @classmethod
     def compile(cls, space: SpaceLike, table: LatencyTable, predictor: LatencyPredictor) -> CompiledSpace:
@@ -215,12 +214,6 @@ class CompiledSpace:
 
     def __call__(self, genomes: Ints) -> Array:
         return self.latency_ms(genomes)
-
-    def interpolated_share(self, genomes: Ints) -> Array:
-        """Share (N,) of the kernels' predicted time that is of kernels never measured."""
-        population = np.atleast_2d(np.asarray(genomes))
-        kernels_ms = self.latency_ms(population) - self.overhead_ms(population)
-        return np.asarray(self._interpolated[self.entries(population)].sum(axis=1) / kernels_ms)
 
     def interval_ms(self, genomes: Ints) -> Array:
         """The interval (N, 2) in ms that holds nine in ten candidates; about 10,000 a second."""

@@ -45,7 +45,7 @@ class TransferredModel:
         specs = [spec_of(kernel) for kernel in trace.kernels]
         overhead_ms = min(own.overhead_ms, 0.5 * self.latency_ms)
         parts = _proportions(own, specs) * (self.latency_ms - overhead_ms)
-        measured = [own.knows(spec) and own.measured(spec.key()) for spec in specs]
+        measured = np.array([own.knows(spec) and own.measured(spec.key()) for spec in specs])
         return Prediction(
             model=model,
             device=own.device,
@@ -55,7 +55,7 @@ class TransferredModel:
             latency_ms=self.latency_ms,
             interval_ms=self.interval_ms,
             overhead_ms=overhead_ms,
-            interpolated_share=float(parts[~np.array(measured)].sum() / self.latency_ms),
+            interpolated_share=float(min(parts[~measured].sum() / parts.sum(), 1.0)),
             structure=structure,
             virtual_clock=own.virtual_clock,
             kernels=tuple(
