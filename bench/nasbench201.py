@@ -1,4 +1,4 @@
-"""NAS-Bench-201 with measured latencies as a search space, for benchmarks only."""
+"""All of NAS-Bench-201 with its accuracies and measured latencies, for benchmarks only."""
 
 from __future__ import annotations
 
@@ -8,22 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from edgenas.search_spaces import get_space
+from edgenas.search_spaces.counted import CountedSpace
+
 DATA = Path(__file__).resolve().parents[2] / "shared/data/nasbench201"
 
-EDGES, OPERATIONS = 6, 5
-
-
-class NasBench201:
-    """Genes: the operation on each of the six edges; every genome is another network."""
-
-    name = "nas-bench-201"
-    option_counts = np.full(EDGES, OPERATIONS)
-
-    def canonical(self, genomes: np.ndarray) -> np.ndarray:
-        return np.array(genomes, np.int64)
-
-    def sample(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        return rng.integers(0, OPERATIONS, (n, EDGES))
+SPACE = get_space("nasbench201")
+COUNTED = CountedSpace(SPACE)
+EDGES, OPERATIONS = len(SPACE.choices), len(SPACE.choices[0].options)
+HARDWARE_CODES = {"skip": 0, "none": 1, "conv3x3": 2, "conv1x1": 3, "avgpool3x3": 4}
+"""HW-NAS-Bench's numbers of the operations; peers see these."""
+_TO_HARDWARE = np.array([HARDWARE_CODES[str(operation)] for operation in SPACE.choices[0].options])
 
 
 class Measured:
@@ -42,9 +37,13 @@ class Measured:
             "energy": np.array([float(row["edgegpu_energy"]) for row in hardware]),
         }
 
-    def rows(self, genomes: np.ndarray) -> np.ndarray:
-        """Row numbers (N,) of genomes (N, 6)."""
-        return self._row[self._number(np.asarray(genomes))]
+    def rows(self, codes: np.ndarray) -> np.ndarray:
+        """Row numbers (N,) of networks (N, 6) in HW-NAS-Bench's numbers."""
+        return self._row[self._number(np.asarray(codes))]
+
+    def rows_of_genomes(self, genomes: np.ndarray) -> np.ndarray:
+        """Row numbers (N,) of genomes (N, 6) of the product's space."""
+        return self.rows(_TO_HARDWARE[genomes])
 
     def table(self, names: tuple[str, ...]) -> np.ndarray:
         """(15625, M) of the named columns."""

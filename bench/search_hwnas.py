@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nasbench201 import EDGES, OPERATIONS, Measured, NasBench201
+from nasbench201 import COUNTED, EDGES, OPERATIONS, SPACE, Measured
 from provenance import provenance
 
 from edgenas.search.pareto import hypervolume
@@ -59,13 +59,16 @@ class Recorder:
         self._seen: set[int] = set()
         self._asked = 0
 
-    def __call__(self, genomes: np.ndarray) -> np.ndarray:
-        """Objectives (N, M) of genomes (N, 6).
+    def __call__(self, codes: np.ndarray) -> np.ndarray:
+        """Objectives (N, M) of networks (N, 6) in HW-NAS-Bench's numbers.
 
         Raises:
             SpentError: the budget is used up, or ten times as many repeats were asked for.
         """
-        rows = self.measured.rows(genomes)
+        return self.evaluated(self.measured.rows(codes))
+
+    def evaluated(self, rows: np.ndarray) -> np.ndarray:
+        """Objectives (N, M) of networks by their row numbers (N,)."""
         for row in rows.tolist():
             self._asked += 1
             if row not in self._seen:
@@ -83,15 +86,18 @@ def ours(name: str, *, table: bool = False) -> Tool:
     """One of our strategies with its default settings."""
 
     def run(recorder: Recorder, seed: int) -> None:
+        rows = recorder.measured.rows_of_genomes
         known = {
-            one: lambda genomes, column=column: recorder.table[recorder.measured.rows(genomes), column]
+            one: lambda genomes, column=column: recorder.table[rows(genomes), column]
             for column, one in enumerate(recorder.names)
             if one != "error"
         }
-        problem = Problem(NasBench201(), objectives=recorder.names, metrics=known if table else {})
+        problem = Problem(
+            SPACE, objectives=recorder.names, metrics=known if table else {}, traits=COUNTED.traits
+        )
         strategy = get_strategy(name)(problem, seed=seed, evaluations=recorder.budget)
         while len(genomes := strategy.ask()):
-            strategy.tell(genomes, recorder(genomes))
+            strategy.tell(genomes, recorder.evaluated(rows(genomes)))
 
     return run
 

@@ -40,6 +40,7 @@ from edgenas.pipeline.profile import profile
 from edgenas.search.evolution import Evolution
 from edgenas.search.problem import Limit, Problem
 from edgenas.search_spaces import Network, RestrictedSpace, SearchSpace, build_onnx, get_space, macs
+from edgenas.search_spaces.counted import CountedSpace
 from edgenas.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -256,6 +257,7 @@ class Bench:
             space,
             metrics={"latency_ms": lambda genomes: latency(whole(genomes))},
             limits=[Limit(metric="latency_ms", maximum=limit_ms)],
+            traits=CountedSpace(space).traits,
         )
         strategy = Evolution(problem, seed=seed, evaluations=evaluations)
         done = 0

@@ -34,11 +34,13 @@ from edgenas.pipeline.profile import profile
 from edgenas.search.problem import Limit, Problem
 from edgenas.search.strategies import get_strategy
 from edgenas.search_spaces import get_space
+from edgenas.search_spaces.counted import CountedSpace
 from edgenas.workspace import Workspace
 
 ACCURACIES = Path(__file__).parents[2] / "shared/data/nas_bench_macro/nas-bench-macro_cifar10.json"
 WORKSPACE = Path(__file__).parents[1] / "build" / "search_macro"
 SPACE = get_space("nasbench-macro")
+COUNTED = CountedSpace(SPACE)
 GENES, OPTIONS = 8, 3
 QUANTILES = (0.2, 0.5, 0.8)
 CHECKPOINTS = (50, 100, 200)
@@ -105,6 +107,7 @@ def ours(name: str) -> Tool:
             SPACE,
             metrics={"latency_ms": lambda genomes: benchmark.latency_ms[benchmark.numbers(genomes)]},
             limits=[Limit(metric="latency_ms", maximum=recorder.limit_ms)],
+            traits=COUNTED.traits,
         )
         strategy = get_strategy(name)(problem, seed=seed, evaluations=recorder.budget)
         while len(genomes := strategy.ask()):

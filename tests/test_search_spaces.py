@@ -43,7 +43,9 @@ from edgenas.search_spaces import (
     weight_bytes,
     weight_shapes,
 )
+from edgenas.search_spaces.counted import CountedSpace
 from edgenas.search_spaces.onnx_builder import BUILDER_VERSION
+from edgenas.search_spaces.wiring import Ways, ways_through
 
 STAGED = (
     "dense-32px",
@@ -160,6 +162,57 @@ def test_only_edges_on_a_path_are_computed(cell: dict[str, str], parts: list[str
     network = space.network(space.genome_of(cell))
     assert [part.name for part in network.layers[1].parts()] == parts
     assert np.isfinite(outputs_of(build_onnx(network), images_for(network, 1))).all()
+
+
+@pytest.mark.parametrize(
+    ("cell", "ways"),
+    [
+        ({}, Ways(0, 0, 0)),
+        ({"0-3": "skip"}, Ways(1, 1, 1)),
+        ({"0-3": "avgpool3x3"}, Ways(1, 1, 0, pools=1)),
+        ({"0-1": "conv3x3", "1-2": "conv1x1", "2-3": "avgpool3x3"}, Ways(1, 0, 0, 2, 2, 2, pools=1)),
+        (
+            {"0-1": "conv3x3", "1-2": "conv1x1", "2-3": "conv3x3", "0-3": "skip"},
+            Ways(2, 1, 1, weighted=3, longest=3, shortest=0),
+        ),
+        # 0-2-3, 0-1-2-3 and 0-1-3; what leads nowhere is none
+        (
+            {"0-1": "skip", "0-2": "conv3x3", "1-2": "conv1x1", "1-3": "avgpool3x3", "2-3": "conv3x3"},
+            Ways(3, 1, 0, weighted=4, longest=2, shortest=0),
+        ),
+    ],
+)
+def test_the_ways_through_a_cell_are_told_by_few_numbers(cell: dict[str, str], ways: Ways) -> None:
+    space = get_space("nasbench201")
+    assert ways_through(space.network(space.genome_of(cell)).layers[1]) == ways
+
+
+def test_a_residual_is_a_way_that_changes_nothing_and_a_gate_is_none() -> None:
+    block = InvertedResidual(name="block", in_channels=16, out_channels=16, hidden=64, se=True)
+    assert ways_through(block) == Ways(2, 1, 1, weighted=3, longest=3, shortest=0)
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "mobilenetv3-demo", "text-encoder"])
+def test_traits_are_the_sums_over_a_networks_layers(name: str) -> None:
+    space = get_space(name)
+    counted = CountedSpace(space)
+    genomes = space.sample(np.random.default_rng(0), 3)
+    traits = counted.traits(genomes)
+    assert np.allclose(np.expm1(traits[:, 0]), counted.macs(genomes))
+    for genome, told in zip(genomes, traits, strict=True):
+        ways = [ways_through(layer) for layer in space.network(genome).layers]
+        assert told[2] == pytest.approx(sum(np.log1p(one.count) for one in ways))
+        assert told[4:7].tolist() == [
+            sum(getattr(one, field) for one in ways) for field in ("unchanged", "longest", "shortest")
+        ]
+
+
+def test_cells_that_compute_the_same_have_the_same_traits() -> None:
+    space = get_space("nasbench201")
+    cells = ({"0-3": "conv3x3"}, {"0-3": "conv3x3", "0-1": "conv1x1"}, {"0-3": "conv1x1"})
+    same, dead, other = CountedSpace(space).traits(np.stack([space.genome_of(one) for one in cells]))
+    assert (same == dead).all()
+    assert (same != other).any()
 
 
 def published(folder: str, name: str) -> Path:

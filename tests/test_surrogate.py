@@ -14,6 +14,7 @@ from edgenas.search.evolution import Evolution
 from edgenas.search.genome_codes import GenomeCodes
 from edgenas.search.initial_design import spread_sample
 from edgenas.search.pareto import front, hypervolume
+from edgenas.search.problem import Problem
 from edgenas.search.random_search import RandomSearch
 from edgenas.search.strategy import Strategy
 from edgenas.search.surrogate import GaussianProcess, _loss, _Prior
@@ -78,6 +79,19 @@ def test_a_surrogate_predicts_what_it_has_not_seen_and_knows_how_well() -> None:
     assert (np.diff(quantiles, axis=1) >= 0).all()
     covered = ((quantiles[:, 1] <= held_out) & (held_out <= quantiles[:, -2])).mean()
     assert 0.55 < covered < 0.95  # the second and the last but one quantile enclose three quarters
+
+
+def test_a_feature_that_all_data_share_moves_no_prediction() -> None:
+    genomes = sampled(120)
+    targets = 1.0 - accuracy(genomes)
+    told = np.log(cost(genomes))[:, None]
+    shared = np.full((len(genomes), 1), 3.0)
+    plain, padded = GaussianProcess(COUNTS, 1), GaussianProcess(COUNTS, 2)
+    plain.fit(genomes[:60], targets[:60], told[:60])
+    padded.fit(genomes[:60], targets[:60], np.hstack([told, shared])[:60])
+    elsewhere = padded.median(genomes[60:], np.hstack([told, shared + 1.0])[60:])
+    assert np.isfinite(elsewhere).all()
+    assert np.allclose(elsewhere, plain.median(genomes[60:], told[60:]), atol=0.02)
 
 
 def test_the_relaxed_gradient_is_the_slope_of_the_median_between_two_genomes() -> None:
@@ -147,6 +161,25 @@ def test_first_candidates_reach_from_the_fastest_to_the_slowest_with_balanced_op
     assert cost(design).max() >= np.quantile(everything, 0.98)
     for gene, count in enumerate(COUNTS[:4]):
         assert np.bincount(design[:, gene], minlength=count).min() > 0
+
+
+def residue(genomes: np.ndarray) -> np.ndarray:
+    """What no gene tells by itself."""
+    return (genomes[:, 1:6].sum(axis=1) % 4).astype(float)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_search_learns_from_traits_what_its_genes_do_not_say(seed: int) -> None:
+    found = []
+    for traits in (None, lambda genomes: residue(genomes)[:, None]):
+        problem = Problem(GridSpace(), traits=traits)
+        strategy = Evolution(problem, seed=seed, evaluations=60)
+        while len(strategy.history) < 60:
+            genomes = strategy.ask(min(strategy.generation_size, 60 - len(strategy.history)))
+            strategy.tell(genomes, -(accuracy(genomes) + 0.2 * residue(genomes))[:, None])
+        found.append(strategy.history.objectives[:, 0])
+    without, told = (np.sort(one)[:20].mean() for one in found)
+    assert told < without
 
 
 def best_of(kind: type[Strategy], seed: int) -> float:

@@ -19,7 +19,7 @@ from edgenas.pipeline.shrunk import shrunk
 from edgenas.pipeline.tuning import TuningLoop
 from edgenas.search.loop import SearchLoop
 from edgenas.search.problem import Problem
-from edgenas.search.schedule import PressureSchedule
+from edgenas.search.schedule import CONSTANT, PressureSchedule
 from edgenas.search.strategies import get_strategy
 from edgenas.search_spaces import SearchSpace
 
@@ -119,7 +119,7 @@ def _tuning_loop(
 
 
 def _refuse_what_tuning_ignores(asked: SearchRequest, problem: Problem) -> None:
-    if len(problem.objectives) > 1 or problem.weights or asked.pressure != "constant":
+    if len(problem.objectives) > 1 or problem.weights or asked.pressure != CONSTANT:
         raise UsageError(
             "--hyperparameters searches for accuracy within the limits alone",
             hint="leave out --objective, --weight and --pressure",

@@ -64,6 +64,7 @@ def build_problem(
             for found in [_expanded(name, latencies, metrics)]
             for one in found
         },
+        traits=counted.traits,
     )
 
 

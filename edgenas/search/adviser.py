@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from edgenas.search.acquisition import Predictions, choose_batch, corner_of, shortlist
 from edgenas.search.history import History
@@ -31,23 +33,46 @@ FINITE = (1e-9, 1e12)
 Breed: TypeAlias = Callable[[int], Genomes]
 
 
+@dataclass(frozen=True)
+class Known:
+    """Genomes beside all that is known of them before they are evaluated.
+
+    Attributes:
+        genomes: (N, genes).
+        features: (N, features) what surrogates see beside the genes.
+        objectives: (N, M), the predicted one first; NaN where they are learnt.
+    """
+
+    genomes: Genomes
+    features: Floats
+    objectives: Floats
+
+    def __len__(self) -> int:
+        return len(self.genomes)
+
+    def __getitem__(self, rows: npt.NDArray[Any]) -> Known:
+        return Known(self.genomes[rows], self.features[rows], self.objectives[rows])
+
+
 class Adviser:
     """Chooses what to evaluate next from everything evaluated so far.
 
-    Objectives that a metric knows are taken as they are, and stand beside the genome as features of
-    the Gaussian process that each other one has.
+    Objectives that a metric knows are taken as they are. They, the limited metrics and the problem's
+    traits stand beside the genome as features of the Gaussian process that each other objective has.
     """
 
     def __init__(self, variation: Variation) -> None:
         self._variation = variation
         self._problem: Problem = variation.problem
-        self._features = _features(self._problem)
-        self._models = {
-            i: GaussianProcess(variation.counts, len(self._features)) for i in self._problem.learnt
-        }
-        self._predicted = self._problem.learnt[0]
-        self._everything = variation.everything(WALKED, within_limits=False)
-        self._survey = self._problem.space.sample(np.random.default_rng(0), SURVEYED)
+        self._named = _named_metrics(self._problem)
+        first = self._problem.learnt[0]
+        others = [column for column in range(len(self._problem.objectives)) if column != first]
+        self._order = [first, *others]
+        everything = variation.everything(WALKED, within_limits=False)
+        self._everything = None if everything is None else self._known(everything)
+        self._survey = self._known(self._problem.space.sample(np.random.default_rng(0), SURVEYED))
+        features = self._survey.features.shape[1]
+        self._models = {i: GaussianProcess(variation.counts, features) for i in self._problem.learnt}
 
     def advise(self, history: History, seen: Seen, breed: Breed, n: int) -> Genomes:
         """Up to ``n`` unseen genomes within the limits, diverse and promising.
@@ -64,22 +89,24 @@ class Adviser:
         if len(rows) > MOST_FITTED:
             rows = rows[_best_and_latest(history.objectives[rows], MOST_FITTED)]
         genomes, objectives = history.genomes[rows], history.objectives[rows]
+        features = self._known(genomes).features
         for column, model in self._models.items():
-            model.fit(genomes, objectives[:, column], self._known_numbers(genomes))
+            model.fit(genomes, objectives[:, column], features)
         pool = self._pool(seen, breed)
         if not len(pool):
-            return pool
-        known = self._predicted_first(objectives[front(objectives)])
-        medians = self._predicted_first(self._medians(pool))
-        chosen = shortlist(medians[:, 0], medians[:, 1:], known, PREDICTED_IN_FULL)
+            return pool.genomes
+        evaluated = objectives[:, self._order]
+        best = evaluated[front(evaluated)]
+        medians = self._medians(pool)
+        chosen = shortlist(medians[:, 0], medians[:, 1:], best, PREDICTED_IN_FULL)
         pool, medians = pool[chosen], medians[chosen]
         predictions = Predictions(
-            self._models[self._predicted].quantiles(pool, self._known_numbers(pool)),
+            self._models[self._order[0]].quantiles(pool.genomes, pool.features),
             medians[:, 0],
             self._hoped_for(pool, medians)[:, 1:],
         )
-        corner = corner_of(self._predicted_first(objectives), self._offered(objectives))
-        return pool[choose_batch(predictions, known, corner, n, rng=self._variation.rng)]
+        corner = corner_of(evaluated, self._offered(evaluated))
+        return pool.genomes[choose_batch(predictions, best, corner, n, rng=self._variation.rng)]
 
     def state(self) -> list[Any]:
         """What the next fit depends on, as JSON values."""
@@ -90,79 +117,67 @@ class Adviser:
         for model, saved in zip(self._models.values(), state, strict=True):
             model.restore(saved)
 
-    def _pool(self, seen: Seen, breed: Breed) -> Genomes:
+    def _known(self, genomes: Genomes) -> Known:
+        problem = self._problem
+        logarithms = [np.log(np.clip(problem.metrics[name](genomes), *FINITE)) for name in self._named]
+        features = np.hstack([problem.traits(genomes), *(column[:, None] for column in logarithms)])
+        names = (problem.objectives[column] for column in self._order)
+        learnt = np.full(len(genomes), np.nan)
+        columns = [problem.metrics[name](genomes) if name in problem.metrics else learnt for name in names]
+        return Known(genomes, features, np.stack(columns, axis=1))
+
+    def _pool(self, seen: Seen, breed: Breed) -> Known:
         """Everything that is left of a small space; else children of what was evaluated, and of the
         best of these by prediction."""
         if self._everything is not None:
-            left = self._unseen(self._everything, seen)
-            return left[self._problem.violations(left) <= 0]
-        pool = self._unseen(np.unique(breed(POOL), axis=0), seen)
+            left = self._everything[_unseen(self._everything.genomes, seen)]
+            return left[self._problem.violations(left.genomes) <= 0]
+        pool = self._bred(breed(POOL), seen)
         for _ in range(ROUNDS - 1):
             if not len(pool):
                 break
-            parents = pool[peel(self._medians(pool), POOL // 4)]
+            parents = pool.genomes[peel(self._medians(pool), POOL // 4)]
             rng = self._variation.rng
             first, second = (parents[rng.integers(0, len(parents), POOL)] for _ in range(2))
-            children = self._unseen(self._variation.offspring(first, second), seen)
-            pool = np.unique(np.concatenate([pool, children]), axis=0)
+            children = self._variation.offspring(first, second)
+            pool = self._bred(np.concatenate([pool.genomes, children]), seen)
             pool = pool[peel(self._medians(pool), 2 * POOL)]
         return pool
 
-    @staticmethod
-    def _unseen(genomes: Genomes, seen: Seen) -> Genomes:
-        return np.asarray(genomes[~np.array(seen.contains(genomes), bool)])
+    def _bred(self, genomes: Genomes, seen: Seen) -> Known:
+        genomes = np.unique(genomes, axis=0)
+        return self._known(genomes[_unseen(genomes, seen)])
 
-    def _known_numbers(self, genomes: Genomes) -> Floats:
-        """(N, features) logarithms of the metrics that the problem speaks of."""
-        columns = [np.log(np.clip(self._problem.metrics[name](genomes), *FINITE)) for name in self._features]
-        return np.stack(columns, axis=1) if columns else np.zeros((len(genomes), 0))
+    def _medians(self, pool: Known) -> Floats:
+        """(N, M) objectives, the predicted one first, the learnt ones as predicted."""
+        result = pool.objectives.copy()
+        for column, model in self._models.items():
+            result[:, self._order.index(column)] = model.median(pool.genomes, pool.features)
+        return result
 
-    def _medians(self, genomes: Genomes) -> Floats:
-        """(N, M) objectives, the learnt ones as predicted."""
-        numbers = self._known_numbers(genomes)
-        columns = [
-            self._models[column].median(genomes, numbers)
-            if column in self._models
-            else self._problem.metrics[name](genomes)
-            for column, name in enumerate(self._problem.objectives)
-        ]
-        return np.stack(columns, axis=1)
-
-    def _hoped_for(self, genomes: Genomes, medians: Floats) -> Floats:
+    def _hoped_for(self, pool: Known, medians: Floats) -> Floats:
         """(N, M) with the learnt objectives beyond the first as good as luck may have them."""
         result = medians.copy()
         for column, model in self._models.items():
-            if column != self._predicted:
-                quantiles = model.quantiles(genomes, self._known_numbers(genomes))
+            if column != self._order[0]:
+                quantiles = model.quantiles(pool.genomes, pool.features)
                 luck = self._variation.rng.integers(0, quantiles.shape[1] // 2)
-                place = self._order.index(column)
-                result[:, place] = quantiles[:, luck]
+                result[:, self._order.index(column)] = quantiles[:, luck]
         return result
 
-    def _offered(self, objectives: Floats) -> Floats:
+    def _offered(self, evaluated: Floats) -> Floats:
         """(S, M - 1) other objectives all over the space; of what was evaluated where they are learnt."""
-        known = [name in self._problem.metrics for name in self._problem.objectives]
-        if not all(known[column] for column in self._order[1:]):
-            return self._predicted_first(objectives)[:, 1:]
-        within = self._survey[self._problem.violations(self._survey) <= 0]
-        names = [self._problem.objectives[column] for column in self._order[1:]]
-        offered = np.stack(
-            [np.zeros(len(within)), *(self._problem.metrics[one](within) for one in names)], axis=1
-        )
+        within = self._problem.violations(self._survey.genomes) <= 0
+        offered = self._survey.objectives[within, 1:]
         offered = offered[np.isfinite(offered).all(axis=1)]
-        return self._predicted_first(objectives)[:, 1:] if len(offered) < FEWEST else offered[:, 1:]
-
-    @property
-    def _order(self) -> list[int]:
-        """Columns of the objectives, the predicted one first."""
-        others = [column for column in range(len(self._problem.objectives)) if column != self._predicted]
-        return [self._predicted, *others]
-
-    def _predicted_first(self, objectives: Floats) -> Floats:
-        return objectives[:, self._order]
+        return evaluated[:, 1:] if len(offered) < FEWEST else offered
 
 
-def _features(problem: Problem) -> tuple[str, ...]:
+def _unseen(genomes: Genomes, seen: Seen) -> npt.NDArray[np.bool_]:
+    return ~np.array(seen.contains(genomes), bool)
+
+
+def _named_metrics(problem: Problem) -> tuple[str, ...]:
     """Metrics that are objectives or limited: they are cheap, or nobody would search with them."""
     named = [*problem.objectives, *(limit.metric for limit in problem.limits), *problem.weights]
     return tuple(dict.fromkeys(name for name in named if name in problem.metrics))

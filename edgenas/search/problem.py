@@ -47,6 +47,8 @@ class Problem:
         metrics: what is known about a genome before it is evaluated.
         limits: hard limits on metrics. They may be replaced while a search goes on.
         weights: lambda by metric: the first objective becomes itself + sum of lambda x metric.
+        traits: (N, traits) numbers of genomes (N, genes) that may tell of what is learnt, see
+            ``CountedSpace.traits``; none where None.
 
     Raises:
         UnknownNameError: a limit on something that no metric knows.
@@ -60,12 +62,14 @@ class Problem:
         metrics: Mapping[str, Metric] | None = None,
         limits: Sequence[Limit] = (),
         weights: Mapping[str, float] | None = None,
+        traits: Metric | None = None,
     ) -> None:
         self.space = space
         self.objectives = tuple(objectives)
         self.metrics = dict(metrics or {})
         self.limits = tuple(limits)
         self.weights = dict(weights or {})
+        self.traits: Metric = traits or (lambda genomes: np.zeros((len(genomes), 0)))
         for limit in self.limits:
             if limit.metric not in self.metrics:
                 raise UnknownNameError("metric to limit", limit.metric, self.metrics)

@@ -9,7 +9,8 @@ import numpy as np
 from edgenas.errors import UnknownNameError
 from edgenas.search.problem import Limit, Problem
 
-SCHEDULES = ("constant", "relaxing")
+CONSTANT, RELAXING = "constant", "relaxing"
+SCHEDULES = (CONSTANT, RELAXING)
 STRICTEST = 0.6
 RELAXED_AT = 0.7
 """Share of the evaluations after which the limits are as they were asked."""
@@ -34,11 +35,11 @@ class PressureSchedule:
             raise UnknownNameError("pressure schedule", name, SCHEDULES)
         self.name = name
         self._limits = problem.limits
-        self._least = _least(problem) if name == "relaxing" else ()
+        self._least = _least(problem) if name == RELAXING else ()
 
     def at(self, progress: float) -> tuple[Limit, ...]:
         """The limits after ``progress`` (0..1) of the evaluations."""
-        if self.name == "constant" or progress >= RELAXED_AT:
+        if self.name == CONSTANT or progress >= RELAXED_AT:
             return self._limits
         share = STRICTEST + (1.0 - STRICTEST) * progress / RELAXED_AT
         return tuple(

@@ -16,7 +16,10 @@ from edgenas.search.warping import STRENGTHS, Warping
 
 FEATURE_KIND, KINDS = 2, 3
 START = (1.0, 0.3, 1.0)
-"""Weight that a difference has at first, by kind of column, shared by the genes."""
+"""Weight that a difference has at first, by kind of column, shared by the genes.
+
+Features share it once more, so that many of them say no more at first than one.
+"""
 START_NOISE = 1e-2
 LEVEL_SPREAD, NOISE_SPREAD, COLUMN_SPREAD = 1.5, 2.0, 0.7
 """Deviations of the normal priors: of a kind's level, of the noise, of a column about its kind."""
@@ -25,6 +28,8 @@ GROWTH = 1.2
 """Hyper-parameters are fitted again when the data have grown by so much."""
 ITERATIONS = 60
 CHUNK = 4096
+ALIKE = 1e-9
+"""A feature's deviation, as a share of its mean, up to which all data have the same one."""
 QUANTILES = ndtri((np.arange(12) + 0.5) / 12)
 """Standard normal quantiles that stand for a whole prediction."""
 
@@ -155,9 +160,9 @@ class _Prior:
 
     def __init__(self, kinds: npt.NDArray[np.intp], genes: int) -> None:
         self.kinds = kinds
-        self.mode = np.concatenate(
-            [np.log(np.array(START) / genes), [np.log(START_NOISE)], np.zeros(len(kinds))]
-        )
+        levels = np.array(START) / genes
+        levels[FEATURE_KIND] /= max(int((kinds == FEATURE_KIND).sum()), 1)
+        self.mode = np.concatenate([np.log(levels), [np.log(START_NOISE)], np.zeros(len(kinds))])
         spreads = [*[LEVEL_SPREAD] * KINDS, NOISE_SPREAD, *[COLUMN_SPREAD] * len(kinds)]
         self._precision = 1.0 / np.square(spreads)
         low, high = np.log(NOISE_RANGE)
@@ -209,4 +214,6 @@ def _kernel(first: Floats, second: Floats) -> Floats:
 def _standard(features: Floats | None) -> tuple[Floats, Floats]:
     if features is None:
         return np.zeros(0), np.ones(0)
-    return features.mean(axis=0), features.std(axis=0) + 1e-9
+    centre, scale = features.mean(axis=0), features.std(axis=0)
+    told = scale > ALIKE * (1.0 + np.abs(centre))
+    return centre, np.where(told, scale, np.inf)  # of one value nothing can be learnt about others

@@ -1,4 +1,4 @@
-"""Size, multiply-accumulates and memory of a space's candidates as dense arrays.
+"""Size, multiply-accumulates, memory and wiring of a space's candidates as dense arrays.
 
 What a layer weighs depends on its slot's genes alone, so every slot is counted once and a population
 is a gather: the twin of a compiled latency table, for what needs no device.
@@ -8,27 +8,46 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edgenas.search_spaces.layer import parts_of, wire_shapes
+from edgenas.search_spaces.layers import AnyLayer
 from edgenas.search_spaces.network import PlacedLayer, part_bytes
+from edgenas.search_spaces.parts import Shape
 from edgenas.search_spaces.space import Genomes, SearchSpace
+from edgenas.search_spaces.wiring import ways_through
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class LayerCount:
-    """One layer: multiply-accumulates, weights, bytes of weights, bytes alive while its worst op runs."""
+    """One layer: multiply-accumulates, weights, bytes of weights, bytes alive while its worst op runs.
+
+    The others are of its wiring: the logarithm of how many ways lead through it, and what ``Ways`` knows
+    of them. An empty place counts nothing.
+    """
 
     macs: int = 0
     parameters: int = 0
     weight_bytes: int = 0
     activation_bytes: int = 0
+    log_ways: float = 0.0
+    plain_ways: int = 0
+    unchanged_ways: int = 0
+    longest_way: int = 0
+    shortest_way: int = 0
+    mean_way: float = 0.0
+    fewest_pools: int = 0
+
+
+_WIRING = tuple(LayerCount.__dataclass_fields__)[4:]
 
 
 def count_layer(placed: PlacedLayer) -> LayerCount:
@@ -43,7 +62,13 @@ def count_layer(placed: PlacedLayer) -> LayerCount:
         weight_bytes += part_bytes(layer, part)
         values = sum(math.prod(shapes[wire]) for wire in (*part.inputs, part.name))
         alive = max(alive, values * width)
-    return LayerCount(macs, parameters, weight_bytes, alive)
+    ways = ways_through(layer)
+    return LayerCount(
+        macs, parameters, weight_bytes, alive,
+        log_ways=math.log1p(ways.count), plain_ways=ways.plain, unchanged_ways=ways.unchanged,
+        longest_way=ways.longest, shortest_way=ways.shortest,
+        mean_way=ways.weighted / max(ways.count, 1), fewest_pools=ways.pools,
+    )  # fmt: skip
 
 
 class CountedSpace:
@@ -55,7 +80,7 @@ class CountedSpace:
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
-        self._known: dict[PlacedLayer, LayerCount] = {}
+        self._known: dict[tuple[AnyLayer, Shape], LayerCount] = {}
 
     def macs(self, genomes: Genomes) -> Floats:
         """Multiply-accumulates of one image."""
@@ -77,16 +102,28 @@ class CountedSpace:
         alive = self._of("activation_bytes", genomes).max(axis=1)
         return np.asarray(self.size_mb(genomes) + alive / 1e6)
 
+    def traits(self, genomes: Genomes) -> Floats:
+        """(N, traits) what tells of a network's accuracy beside its genes.
+
+        Logarithms of multiply-accumulates and weights, and the wiring of its layers, summed over them.
+        """
+        weighed = np.log1p(np.stack([self.macs(genomes), self.parameters(genomes)], axis=1))
+        wired = [self._of(kind, genomes).sum(axis=1) for kind in _WIRING]
+        return np.hstack([weighed, np.stack(wired, axis=1)])
+
     def _of(self, kind: str, genomes: Genomes) -> Floats:
         """(N, slots)."""
-        population = np.atleast_2d(np.asarray(genomes, np.int64))
-        columns = []
-        for slot, counts in zip(self._space.slots, self._slots, strict=True):
+        entries = self._entries(np.atleast_2d(np.asarray(genomes, np.int64)))
+        columns = zip(self._slots, entries, strict=True)
+        return np.asarray(np.stack([counts[kind][entry] for counts, entry in columns], axis=1))
+
+    def _entries(self, population: Genomes) -> Iterator[Genomes]:
+        """For every slot the row (N,) of its counts."""
+        for slot in self._space.slots:
             index = np.zeros(len(population), np.int64)
             for gene in slot.genes:
                 index = index * int(self._space.option_counts[gene]) + population[:, gene]
-            columns.append(counts[kind][index])
-        return np.asarray(np.stack(columns, axis=1))
+            yield index
 
     @cached_property
     def _slots(self) -> list[dict[str, Floats]]:
@@ -102,6 +139,8 @@ class CountedSpace:
     def _count(self, placed: PlacedLayer | None) -> LayerCount:
         if placed is None:
             return LayerCount()
-        if placed not in self._known:
-            self._known[placed] = count_layer(placed)
-        return self._known[placed]
+        # Spaces repeat their layers under other names: each is counted once.
+        key = msgspec.structs.replace(placed.layer, name=""), placed.input_shape
+        if key not in self._known:
+            self._known[key] = count_layer(placed)
+        return self._known[key]
