@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgenas.cli import cli
-from edgenas.errors import BudgetNotMetError, TableError, UsageError
+from edgenas.errors import ArtifactError, BudgetNotMetError, TableError, UsageError
 from edgenas.pipeline.limits import networks_near
 from edgenas.pipeline.profile import profile
-from edgenas.pipeline.report import report
+from edgenas.pipeline.report import read_run, report
 from edgenas.pipeline.search import search
 from edgenas.pipeline.search_folder import default_folder_name, next_steps
+from edgenas.pipeline.search_request import SearchRequest
+from edgenas.records import SEARCH_VERSION
 from edgenas.search.evolution import Evolution
 from edgenas.search.loop import SearchLoop
 from edgenas.search.pareto import best_first, front
@@ -179,19 +182,90 @@ def pairs(command: str) -> list[str]:
 
 
 def test_the_next_command_is_one_that_the_command_line_takes() -> None:
-    options = {"space": "my space.toml", "data": "a b.npz", "devices": ("rpi4",), "limits_ms": (5.0,)}
+    options: dict[str, Any] = {
+        "space": "my space.toml", "data": "a b.npz", "devices": ("rpi4",), "limits_ms": (5.0,),
+        "threads": 2, "seed": 7, "further_limits": {},
+    }  # fmt: skip
     page, whole = next_steps(Path("runs/search-x"), found=True, **options)
     assert page == "edgenas report search-x"
     name, *arguments = shlex.split(whole)[1:]
     told = cli.commands[name].make_context(name, arguments).params
     assert (told["space"], told["data"], told["latency_ms"]) == ("my space.toml", "a b.npz", 5.0)
+    assert (told["threads"], told["seed"]) == (2, 7)
+    plain = next_steps(Path("runs/search-x"), found=True, **{**options, "threads": None, "seed": 0})
+    assert not {"--threads", "--seed"} & set(plain[1].split())
     assert next_steps(Path("runs/search-x"), found=False, **options) == (page,)
+    limited = {**options, "further_limits": {"size_mb": 1.0}}
+    assert next_steps(Path("runs/search-x"), found=True, **limited) == (page,)  # run would not keep it
+
+
+def asked_for(root: Path, **other: Any) -> SearchRequest:
+    usual: dict[str, Any] = {
+        "latency_ms": (20.0,), "device": ("rpi4",), "space": None, "strategy": "evolution",
+        "accuracy": "auto",
+        "checkpoint": None, "data": None, "proxy": None, "objective": (), "counted": {}, "weights": {},
+        "shrink": False, "pressure": "constant", "evaluations": None, "threads": None, "seed": 0,
+        "asked_folder": None, "workers": None, "hyperparameters": False, "workspace": Workspace(root),
+    }  # fmt: skip
+    return SearchRequest(**{**usual, **other})
+
+
+def test_whatever_makes_another_search_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for file in ("space.toml", "acc.csv", "supernet.pt", "data.npz"):
+            (tmp_path / name / file).touch()
+    a, b = tmp_path / "a", tmp_path / "b"
+    others: list[dict[str, Any]] = [
+        *({"space": "dense-32px", "checkpoint": one / "supernet.pt"} for one in (a, b)),
+        *({"checkpoint": a / "supernet.pt", "data": str(one / "data.npz")} for one in (a, b)),
+        {"checkpoint": a / "supernet.pt", "data": "digits"},
+        *({"accuracy": f"table:{one / 'acc.csv'}"} for one in (a, b)),
+        *({"space": str(one / "space.toml")} for one in (a, b)),
+        *({"counted": {name: most}} for name in ("size_mb", "macs") for most in (1.0, 2.0)),
+        *({"weights": {"latency_ms": value}} for value in (0.1, 0.2)),
+        {"shrink": True}, {"pressure": "relaxing"}, {"threads": 2}, {"latency_ms": (20.0000001,)},
+    ]  # fmt: skip
+    names = [asked_for(tmp_path, **other).folder.name for other in [{}, *others]]
+    assert names[0] == "search-default-proxy-rpi4-20ms"
+    assert len(set(names)) == len(names)
+    assert all(len(name) < 80 for name in names)
+
+
+def test_a_search_keeps_its_folder_where_nothing_else_is_searched(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "runs" / "train-x" / "supernet.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    usual = {"checkpoint": checkpoint, "counted": {"size_mb": 1.0, "macs": None}}
+    first = asked_for(tmp_path, **usual).folder.name
+    more = {"evaluations": 900, "workers": "4"}
+    assert asked_for(tmp_path, **usual, **more).folder.name == first
+    moved = tmp_path.rename(tmp_path.with_name("elsewhere"))
+    there = {**usual, "checkpoint": moved / "runs" / "train-x" / "supernet.pt"}
+    assert asked_for(moved, **there).folder.name == first
+
+
+def test_a_search_of_a_newer_version_is_refused_and_an_older_one_read(
+    measured: Workspace, tmp_path: Path
+) -> None:
+    found = search(
+        latency_ms=(5.0,), device=("local",), space="mobilenetv3-demo", evaluations=4, strategy="random",
+        folder=tmp_path, workspace=measured,
+    )  # fmt: skip
+    assert found.schema_version == SEARCH_VERSION
+    content = json.loads(Path(found.path).read_text())
+    del content["schema_version"]
+    Path(found.path).write_text(json.dumps(content))
+    assert read_run(tmp_path).search is not None
+    Path(found.path).write_text(json.dumps({**content, "schema_version": SEARCH_VERSION + 1}))
+    with pytest.raises(ArtifactError, match=f"reads {SEARCH_VERSION}"):
+        read_run(tmp_path)
 
 
 def test_searches_that_differ_do_not_share_a_folder() -> None:
     usual: dict[str, Any] = {
         "space": None, "source": "proxy", "checkpoint": None, "devices": ("rpi4",), "latency_ms": (20.0,),
-        "strategy": "evolution", "objectives": (), "hyperparameters": False, "seed": 0,
+        "strategy": "evolution", "objectives": (), "hyperparameters": False, "seed": 0, "further": {},
     }  # fmt: skip
     others: list[dict[str, Any]] = [
         {"source": "proxy:zen"},

@@ -20,6 +20,7 @@ from edgenas.pipeline.bundle import MANIFEST, REPORT, read_manifest, refresh_man
 from edgenas.pipeline.check_history import read_history
 from edgenas.pipeline.table import table_show
 from edgenas.records import (
+    SEARCH_VERSION,
     NetworkPoint,
     Prediction,
     ProfileResult,
@@ -102,7 +103,7 @@ def read_run(folder: Path) -> RunContents:
         name=str(settings.get("name") or folder.resolve().name),
         settings=settings,
         profile=_read(folder / "profile.json", ProfileResult),
-        search=_read(folder / "search.json", SearchResult),
+        search=_read_search(folder / "search.json"),
         train=_read(folder / "train.json", TrainResult),
         final=_read(folder / "final.json", TrainResult),
         quantize=_read(folder / "quantize.json", QuantizeResult),
@@ -122,6 +123,16 @@ def _read(path: Path, kind: type[Part]) -> Part | None:
         raise ArtifactError(
             f"{path} cannot be read: {error}", hint="run the stage that wrote it again"
         ) from error
+
+
+def _read_search(path: Path) -> SearchResult | None:
+    found = _read(path, SearchResult)
+    if found is not None and found.schema_version > SEARCH_VERSION:
+        raise ArtifactError(
+            f"{path} is of version {found.schema_version}, this EdgeNAS reads {SEARCH_VERSION} and older",
+            hint="update edgenas, or search again",
+        )
+    return found
 
 
 def _run_folder(workspace: Workspace, run: str) -> Path:

@@ -8,7 +8,7 @@ from edgenas.pipeline.search_candidates import Candidates
 from edgenas.pipeline.search_folder import next_steps
 from edgenas.pipeline.search_prepared import PreparedSearch
 from edgenas.pipeline.search_problem import COUNTED
-from edgenas.records import Candidate, SearchResult
+from edgenas.records import SEARCH_VERSION, Candidate, SearchResult
 from edgenas.search.hypervolume_curve import hypervolume_over_evaluations
 from edgenas.search.pareto import front
 from edgenas.search.problem import Floats
@@ -31,6 +31,7 @@ def search_record(
     chosen = [int(row) for row in front(objectives)] if evaluated else []
     ended = best is not None or interrupted
     return SearchResult(
+        schema_version=SEARCH_VERSION,
         space=search.space.name,
         devices=asked.devices,
         limits_ms=asked.limits_ms,
@@ -73,5 +74,6 @@ def _next_steps(search: PreparedSearch, *, found: bool) -> tuple[str, ...]:
         return ()
     return next_steps(
         asked.folder, found=found, space=asked.space or search.space.name, data=asked.data,
-        devices=asked.devices, limits_ms=asked.limits_ms,
+        devices=asked.devices, limits_ms=asked.limits_ms, threads=asked.threads, seed=asked.seed,
+        further_limits=asked.limits,
     )  # fmt: skip

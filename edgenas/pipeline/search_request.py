@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from edgenas.device_profiles import DeviceProfile, load_profile
 from edgenas.errors import UsageError
 from edgenas.pipeline.accuracy_sources import source_asked_for
 from edgenas.pipeline.latency import SpaceLatency, compiled_latency, refuse_foreign_table
-from edgenas.pipeline.search_folder import default_folder_name
+from edgenas.pipeline.search_folder import default_folder_name, place_of
+from edgenas.search.schedule import CONSTANT
 from edgenas.search_spaces import SearchSpace
 from edgenas.units import unit_of
 from edgenas.workspace import Workspace
@@ -94,8 +96,21 @@ class SearchRequest:
         return self.asked_folder or self.workspace.runs / default_folder_name(
             space=self.space, source=self.source, checkpoint=self.checkpoint, devices=self.devices,
             latency_ms=self.latency_ms, strategy=self.strategy, objectives=self.objective,
-            hyperparameters=self.hyperparameters, seed=self.seed,
+            hyperparameters=self.hyperparameters, seed=self.seed, further=self._further(),
         )  # fmt: skip
+
+    def _further(self) -> dict[str, Any]:
+        """What makes it another search and is too long for a folder's name, or left out of it."""
+        files = {
+            "space": self.space, "detail": self.source.partition(":")[2], "checkpoint": self.checkpoint,
+            "data": self.data,
+        }  # fmt: skip
+        places = {name: place_of(asked, self.workspace) for name, asked in files.items()}
+        return {
+            **places, "data": places["data"] or self.data, "limits": self.limits,
+            "weights": dict(self.weights), "shrink": self.shrink, "threads": self.threads,
+            "pressure": self.pressure != CONSTANT and self.pressure,
+        }  # fmt: skip
 
     @property
     def virtual_devices(self) -> tuple[str, ...]:

@@ -42,7 +42,13 @@ from edgenas.records.quantization import (
     ValidationFinding,
 )
 from edgenas.records.runs import BundleFile, CleanItem, CleanResult, EpochRecord, RunResult, TrainResult
-from edgenas.records.search import Candidate, DroppedOption, HypervolumePoint, SearchResult
+from edgenas.records.search import (
+    SEARCH_VERSION,
+    Candidate,
+    DroppedOption,
+    HypervolumePoint,
+    SearchResult,
+)
 from edgenas.records.tables import (
     ProfileCell,
     ProfileResult,
@@ -60,6 +66,7 @@ from edgenas.records.tables import (
 )
 
 __all__ = [
+    "SEARCH_VERSION",
     "BundleFile",
     "Candidate",
     "Characterisation",

@@ -9,6 +9,9 @@ import msgspec
 from edgenas.records.base import Record
 from edgenas.records.predictions import TransferSummary
 
+SEARCH_VERSION = 2
+"""Of ``SearchResult`` on disk; version 1 did not say which it is, and knew no ``next_steps``."""
+
 
 class Candidate(Record):
     """One network of a search space: its genes by name, and what is known about it.
@@ -56,6 +59,7 @@ class SearchResult(Record):
     ``accuracy_rmse`` is the held-out error of a source that predicts accuracies, None for others.
     ``limits`` are those on anything but latency, by metric; ``weights`` the lambdas of the weighted form.
     ``next_steps`` are commands that go on from here, for who started the search by itself.
+    ``schema_version`` is ``SEARCH_VERSION`` where this EdgeNAS wrote it.
     """
 
     space: str
@@ -82,3 +86,4 @@ class SearchResult(Record):
     dropped: tuple[DroppedOption, ...] = ()
     hypervolume: tuple[HypervolumePoint, ...] = ()
     next_steps: tuple[str, ...] = ()
+    schema_version: int = 1
