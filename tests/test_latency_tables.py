@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -29,6 +30,7 @@ from edgenas.latency_tables.integrity import verify
 from edgenas.latency_tables.kernel_networks import kernel_network
 from edgenas.latency_tables.kernels import (
     KernelSpec,
+    canonical_spec,
     family_of,
     footprint_bytes,
     kernel_class,
@@ -230,6 +232,33 @@ def test_keys_ignore_names_order_and_hints() -> None:
     assert spec_of(first).key() == spec_of(second).key()
 
 
+SAME = ((1, 8, 4, 4), (1, 8, 4, 4))
+WAYS_TO_SAY_IT: dict[str, list[dict[str, Any]]] = {
+    "Conv": [
+        {"group": 1, "kernel_shape": [3, 3], "strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1]},
+        {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"},
+        {"pads": [1, 1, 1, 1]},
+    ],
+    "MaxPool": [{"kernel_shape": [3, 3], "ceil_mode": 1, "storage_order": 0}, {"kernel_shape": [3, 3]}],
+    "BatchNormalization": [{"epsilon": 1e-3, "momentum": 0.9, "training_mode": 0}, {}],
+    "Softmax": [{"axis": -3}, {"axis": 1}],
+}
+
+
+@pytest.mark.parametrize("kind", WAYS_TO_SAY_IT)
+def test_kernels_are_equal_however_a_model_says_it(kind: str) -> None:
+    """An exporter may leave out what is the default, and another one may write it down."""
+    said = [
+        msgspec.structs.replace(traced("n", "s", *SAME, weight=(8, 8, 3, 3), **attributes), kind=kind)
+        for attributes in WAYS_TO_SAY_IT[kind]
+    ]
+    specs = [spec_of(kernel) for kernel in said]
+    assert len({spec.key() for spec in specs}) == 1
+    assert all(canonical_spec(spec) is spec for spec in specs)
+    other = {"kernel_shape": [3, 3], "strides": [2, 2], "axis": 2}
+    assert spec_of(msgspec.structs.replace(said[0], attributes=other)).key() != specs[0].key()
+
+
 SIDES = st.lists(st.integers(1, 512), min_size=4, max_size=4)
 
 
@@ -272,6 +301,33 @@ def test_what_is_written_is_read_again(measured: LatencyTable) -> None:
     summary = measured.summary()
     assert (summary.networks, summary.environments, summary.runs) == (70, 1, 1)
     assert verify(measured.path, device="synthetic").intact
+
+
+def test_kernels_that_had_several_keys_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables keep what an older EdgeNAS wrote; only the keys under which it is read are today's."""
+    kernels = [traced("a", "s", *SAME, weight=(8, 8, 3, 3), **said) for said in WAYS_TO_SAY_IT["Conv"]]
+    with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
+        with monkeypatch.context() as patched:
+            patched.setattr("edgenas.latency_tables.table.spec_of", as_it_was_said)
+            for number, kernel in enumerate(kernels):
+                trace = KernelTrace(
+                    model_sha256=f"{number}", runtime="onnxruntime", runtime_version="1", threads=1, runs=2,
+                    run_latency_ms=1.0, kernels=(kernel,),
+                )  # fmt: skip
+                table.add_trace(trace, ENVIRONMENT)
+        assert table.summary().kernels == len(kernels)
+    with LatencyTable.open(tmp_path / "t.sqlite") as table:
+        traces = list(table.traces(fingerprint=ENVIRONMENT.fingerprint(), threads=1))
+        ((key, spec),) = table.kernels().items()
+        assert key == spec.key() == spec_of(kernels[0]).key()
+        assert {sample.kernel for trace in traces for sample in trace.kernels} == {key}
+
+
+def as_it_was_said(kernel: TracedKernel) -> KernelSpec:
+    return KernelSpec(
+        kind=kernel.kind, layout=kernel.domain, attributes=kernel.attributes, inputs=kernel.inputs,
+        outputs=kernel.outputs,
+    )  # fmt: skip
 
 
 def test_what_was_measured_in_another_way_stands_apart(tmp_path: Path) -> None:

@@ -12,13 +12,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from edgenas.records import Record, TensorType, TracedKernel
 
-# Names, hints and counters that runtimes attach to a node and that change nothing in its execution.
+# What changes nothing in the work of an execution: names, hints and counters that runtimes attach to a node,
+# constants of a formula, and what the shapes of the tensors tell already.
 _WITHOUT_EFFECT = frozenset(
     {
         "auto_pad", "execOrder", "execTimeMcs", "execution_order", "originalLayersNames", "rawOutputs",
-        "seed", "saturate",
+        "seed", "saturate", "activation_params", "ceil_mode", "count_include_pad", "epsilon", "momentum",
+        "pads", "spatial", "storage_order", "training_mode",
     }
 )  # fmt: skip
 _FLOAT_DIGITS = 6
@@ -29,10 +33,18 @@ _BYTES = {
 _FLOATING = frozenset({"float", "float16", "bfloat16", "double"})
 
 # What ONNX Runtime and OpenVINO call a convolution after their fusion.
-_CONVOLUTIONS = frozenset(
+_ONNX_CONVOLUTIONS = frozenset(
+    {"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "QLinearConv", "ConvInteger", "ConvTranspose"}
+)
+_CONVOLUTIONS = _ONNX_CONVOLUTIONS | {
+    "Convolution", "GroupConvolution", "BinaryConvolution", "Deconvolution", "GroupDeconvolution",
+}  # fmt: skip
+_ONNX_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "NhwcMaxPool", "QLinearAveragePool"})
+# Their axis counts from the front or, where it is negative, from the back.
+_ALONG_AN_AXIS = frozenset(
     {
-        "Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "QLinearConv", "ConvInteger", "ConvTranspose",
-        "Convolution", "GroupConvolution", "BinaryConvolution", "Deconvolution", "GroupDeconvolution",
+        "Concat", "Hardmax", "LayerNormalization", "LogSoftmax", "QLinearConcat", "QLinearSoftmax", "Softmax",
+        "Split",
     }
 )  # fmt: skip
 _RESIZES = frozenset({"Resize", "Upsample", "Interpolate"})
@@ -48,8 +60,9 @@ _MATRIX_PRODUCTS = frozenset(
 class KernelSpec(Record):
     """A kernel without its name: what its latency depends on.
 
-    ``attributes`` are canonical: sorted, without hints, floats to six digits. ``layout`` is the
-    operator domain or primitive by which the runtime tells its memory layouts apart.
+    ``attributes`` are canonical where the spec is: sorted, without hints, floats to six digits, defaults
+    written out. ``layout`` is the operator domain or primitive by which the runtime tells its memory
+    layouts apart.
     """
 
     kind: str
@@ -75,22 +88,59 @@ class KernelSpec(Record):
 
 def spec_of(kernel: TracedKernel) -> KernelSpec:
     """The canonical spec of a kernel that a device traced."""
-    return KernelSpec(
-        kind=kernel.kind,
-        layout=kernel.domain,
-        attributes=canonical_attributes(kernel.attributes),
-        inputs=kernel.inputs,
-        outputs=kernel.outputs,
+    return canonical_spec(
+        KernelSpec(
+            kind=kernel.kind,
+            layout=kernel.domain,
+            attributes=dict(kernel.attributes),
+            inputs=kernel.inputs,
+            outputs=kernel.outputs,
+        )
     )
 
 
+def canonical_spec(spec: KernelSpec) -> KernelSpec:
+    """The spec under which all kernels that do the same work are stored, however their models say it."""
+    attributes = canonical_attributes(spec.attributes) | _left_out(spec) | _counted_from_the_front(spec)
+    attributes = {name: attributes[name] for name in sorted(attributes)}
+    if attributes == spec.attributes:
+        return spec
+    return msgspec.structs.replace(spec, attributes=attributes)
+
+
 def canonical_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes by sorted name, without those that have no effect on the execution."""
+    """Attributes without those that have no effect on the execution."""
     return {
-        name: _canonical_value(attributes[name])
-        for name in sorted(attributes)
-        if name not in _WITHOUT_EFFECT and attributes[name] not in (None, "", [], ())
+        name: _canonical_value(value)
+        for name, value in attributes.items()
+        if name not in _WITHOUT_EFFECT and value not in (None, "", [], ())
     }
+
+
+def _left_out(spec: KernelSpec) -> dict[str, Any]:
+    """What a window's attributes are where a model leaves them out.
+
+    Source: ONNX's Operators.md, Conv and MaxPool.
+    """
+    convolution = spec.kind in _ONNX_CONVOLUTIONS
+    if not convolution and spec.kind not in _ONNX_POOLS:
+        return {}
+    weight = weight_of(spec)
+    window = spec.attributes.get("kernel_shape") or (list(weight.shape[2:]) if weight is not None else [])
+    rank = len(window)
+    defaults: dict[str, Any] = {"kernel_shape": window, "strides": [1] * rank}
+    if convolution or spec.kind == "MaxPool":
+        defaults["dilations"] = [1] * rank
+    if convolution:
+        defaults["group"] = 1
+    return {name: value for name, value in defaults.items() if value and not spec.attributes.get(name)}
+
+
+def _counted_from_the_front(spec: KernelSpec) -> dict[str, Any]:
+    axis = spec.attributes.get("axis")
+    if spec.kind not in _ALONG_AN_AXIS or not isinstance(axis, int) or axis >= 0 or not spec.outputs:
+        return {}
+    return {"axis": axis + len(spec.outputs[0].shape)}
 
 
 def _canonical_value(value: Any) -> Any:

@@ -33,7 +33,7 @@ from edgenas.workspace import cache_folder
 Array = NDArray[np.float64]
 
 # Changes whenever the same table would be fitted otherwise.
-_FORMAT = repr((3, edgenas.__version__, FEATURES, WORK))
+_FORMAT = repr((4, edgenas.__version__, FEATURES, WORK))
 _SETTINGS = dict[str, tuple[float, float, float]]
 
 

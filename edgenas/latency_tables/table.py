@@ -17,7 +17,7 @@ import msgspec
 import edgenas
 from edgenas.errors import TableError
 from edgenas.latency_tables.database import Database
-from edgenas.latency_tables.kernels import KernelSpec, family_of, spec_of
+from edgenas.latency_tables.kernels import KernelSpec, canonical_spec, family_of, spec_of
 from edgenas.latency_tables.rows import (
     CRASHED,
     BlockRow,
@@ -49,6 +49,7 @@ class LatencyTable:
         self._database = database
         self._run: str | None = None
         self._known_kernels: set[str] = set()
+        self._renamed: dict[str, str] | None = None
         self._last_environment: tuple[Environment | None, str] = (None, "")
         self.device = device
         self.path = database.path
@@ -246,7 +247,7 @@ class LatencyTable:
         """Traces made in one environment at one thread count."""
         for row in self._database.rows("traces", *_where(fingerprint, threads, model_sha256)):
             samples = tuple(
-                KernelSample(kernel=key, name=name, layer=layer, latency_ms=latency)
+                KernelSample(kernel=self._key_of(key), name=name, layer=layer, latency_ms=latency)
                 for key, name, layer, latency in json.loads(row["kernels"])
             )
             yield TraceRow(
@@ -285,10 +286,22 @@ class LatencyTable:
 
     def kernels(self) -> dict[str, KernelSpec]:
         """Every kernel that was ever seen here, by its key."""
-        return {
-            row["id"]: msgspec.json.decode(row["spec"], type=KernelSpec)
-            for row in self._database.rows("kernels")
-        }
+        found, renamed = {}, {}
+        for row in self._database.rows("kernels"):
+            stored = msgspec.json.decode(row["spec"], type=KernelSpec)
+            spec = canonical_spec(stored)
+            if spec is not stored:
+                renamed[row["id"]] = spec.key()
+            found[renamed.get(row["id"], row["id"])] = spec
+        self._renamed = renamed
+        return found
+
+    def _key_of(self, stored: str) -> str:
+        """A kernel's key today: equal kernels had several once, by how their models said the same."""
+        if self._renamed is None:
+            self.kernels()
+        assert self._renamed is not None
+        return self._renamed.get(stored, stored)
 
     def blocks(self) -> Iterator[BlockRow]:
         """What another tool measured; only foreign tables have any."""
