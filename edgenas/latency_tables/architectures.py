@@ -2,7 +2,9 @@
 
 Chains of random operators teach how kernels depend on shape; what real models call are the shapes that
 published architectures have, in the order in which they follow each other, on maps and weights too large
-for a cache. A stage repeats its blocks, and with them its kernels, so two or three of each tell all.
+for a cache. A stage repeats its blocks, and with them its kernels, so two or three of each tell all. Where
+every block is another one, the first network of a family has all of them: people bring such models as they
+were published.
 
 Sources: the papers that the functions name; widths, strides and kernels are those of their tables.
 """
@@ -41,7 +43,7 @@ from edgenas.latency_tables.sketch import Sketch
 _WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.25, 1.4)
 _IMAGES = (32, 64, 96, 112, 128, 160, 192, 224, 224, 224, 224, 240, 256, 288, 320)
 _SCENES = (160, 256, 320, 320, 416, 416, 512, 640)
-_MOST_MACS = 2.5e9
+_MOST_MACS, _MOST_MACS_WHOLE = 2.5e9, 4e9
 _NARROWER, _NARROW, _SMALLER = 0.75, 0.5, 0.7
 
 
@@ -49,13 +51,15 @@ _NARROWER, _NARROW, _SMALLER = 0.75, 0.5, 0.7
 class Draw:
     """What is chosen anew for each network.
 
-    ``width`` multiplies channels; ``small`` are images whose maps the published stem would shrink to nothing.
+    ``width`` multiplies channels; ``small`` are images whose maps the published stem would shrink to nothing;
+    ``whole`` asks for all blocks that differ, as they were published.
     """
 
     sketch: Sketch
     rng: np.random.Generator
     width: float
     side: int
+    whole: bool = False
 
     @property
     def small(self) -> bool:
@@ -98,8 +102,8 @@ def architecture(
     while True:
         rng.bit_generator.state = state
         sketch = Sketch((1, 3, side, side), rng, int8_scheme=int8_scheme)
-        family(Draw(sketch, rng, width, side))
-        if sketch.macs <= _MOST_MACS or side <= min(sides):
+        family(Draw(sketch, rng, width, side, whole=not lap))
+        if sketch.macs <= (_MOST_MACS if lap else _MOST_MACS_WHOLE) or side <= min(sides):
             name = family.__name__.strip("_").replace("_", "-")
             return sketch.model(f"{name}-{index}", opset=opset, ir_version=ir_version)
         if width > _NARROW:
@@ -336,15 +340,45 @@ _V3_SMALL = (
 )  # fmt: skip
 
 
+# What the blocks that repeat above are in the paper's table: hidden channels instead of an expansion.
+_V3_WHOLE = (
+    (16, 16, 3, 1, 0, "Relu"), (64, 24, 3, 2, 0, "Relu"), (72, 24, 3, 1, 0, "Relu"),
+    (72, 40, 5, 2, 0.25, "Relu"), (120, 40, 5, 1, 0.25, "Relu"), (240, 80, 3, 2, 0, "HardSwish"),
+    (200, 80, 3, 1, 0, "HardSwish"), (184, 80, 3, 1, 0, "HardSwish"), (480, 112, 3, 1, 0.25, "HardSwish"),
+    (672, 112, 3, 1, 0.25, "HardSwish"), (672, 160, 5, 2, 0.25, "HardSwish"),
+    (960, 160, 5, 1, 0.25, "HardSwish"),
+)  # fmt: skip
+_V3_SMALL_WHOLE = (
+    (16, 16, 3, 2, 0.25, "Relu"), (72, 24, 3, 2, 0, "Relu"), (88, 24, 3, 1, 0, "Relu"),
+    (96, 40, 5, 2, 0.25, "HardSwish"), (240, 40, 5, 1, 0.25, "HardSwish"), (120, 48, 5, 1, 0.25, "HardSwish"),
+    (144, 48, 5, 1, 0.25, "HardSwish"), (288, 96, 5, 2, 0.25, "HardSwish"),
+    (576, 96, 5, 1, 0.25, "HardSwish"),
+)  # fmt: skip
+
+
 def _mobilenet_v3(draw: Draw) -> None:
     """Howard et al. (2019), large and small."""
     large = draw.chance(0.6)
+    last = 960 if large else 576
+    if draw.whole:
+        return _mobilenet_v3_whole(draw, _V3_WHOLE if large else _V3_SMALL_WHOLE, last)
     plan = [
         _Inverted(float(e), int(out), int(kernel), int(stride), float(squeeze), str(act))
         for e, out, kernel, stride, squeeze, act in (_V3 if large else _V3_SMALL)
     ]
-    last = 960 if large else 576
     _stages(draw, plan, stem=16, last=last, act="HardSwish", gate="HardSigmoid")
+
+
+def _mobilenet_v3_whole(draw: Draw, rows: Sequence[tuple[float | str, ...]], last: int) -> None:
+    """All blocks that differ, and the classifier of two layers."""
+    convolve(draw.sketch, draw.wide(16), 3, stride=2, act="HardSwish")
+    for hidden, out, kernel, stride, squeeze, act in rows:
+        block = _Inverted(
+            int(hidden) / draw.channels, int(out), int(kernel), int(stride), float(squeeze), str(act)
+        )
+        _inverted(draw, block, gate="HardSigmoid")
+    convolve(draw.sketch, draw.wide(last), act="HardSwish")
+    classify(draw.sketch, 1000, hidden=1280 if last == 960 else 1024, act="HardSwish")
 
 
 _EFFICIENT = (
@@ -412,7 +446,7 @@ def _shufflenet_v1(draw: Draw) -> None:
 
 def _shufflenet_v2(draw: Draw) -> None:
     """Ma et al. (2018): channels split in halves."""
-    sketch, start = draw.sketch, 2 * draw.number(24, 58, 88, 122)
+    sketch, start = draw.sketch, 2 * (58 if draw.whole else draw.number(24, 58, 88, 122))
     convolve(sketch, 24, 3, stride=1 if draw.small else 2, act="Relu")
     pool(sketch, "MaxPool", 3, 2)
     for stage in range(3):
@@ -490,14 +524,14 @@ def _xception(draw: Draw) -> None:
 
 def _densenet(draw: Draw) -> None:
     """Huang et al. (2017): batch norm first, every layer reads all before it; the middle is left out."""
-    sketch, growth = draw.sketch, draw.number(12, 24, 32, 32, 48)
+    sketch, growth = draw.sketch, 32 if draw.whole else draw.number(12, 24, 32, 32, 48)
     _stem(draw, 64)
     count = draw.channels
     for stage, layers in enumerate((6, 12, 24, 16)):
-        middle = count + growth * int(draw.rng.integers(layers - 3))
+        middle = count if draw.whole else count + growth * int(draw.rng.integers(layers - 3))
         if middle > count:
             convolve(sketch, middle)
-        for _ in range(3):
+        for _ in range(layers if draw.whole else 3):
             source = sketch.value
             normalise(sketch)
             activate(sketch, "Relu")
@@ -514,14 +548,16 @@ def _densenet(draw: Draw) -> None:
 
 
 def _squeezenet(draw: Draw) -> None:
-    """Iandola et al. (2016)."""
-    sketch = draw.sketch
-    convolve(sketch, draw.wide(64), 3, stride=1 if draw.small else 2, act="Relu")
-    for squeezed in (16, 32, 48, 64):
-        pool(sketch, "MaxPool", 3, 2, pad=0)
-        for _ in range(2):
-            convolve(sketch, draw.wide(squeezed), act="Relu")
-            _branches(sketch, [(draw.wide(4 * squeezed), 1), (draw.wide(4 * squeezed), 3)])
+    """Iandola et al. (2016), version 1.1, and 1.0, which shrinks its maps later."""
+    sketch, early = draw.sketch, draw.chance(0.6)
+    stride = 1 if draw.small else 2
+    convolve(sketch, draw.wide(64 if early else 96), 3 if early else 7, stride=stride, act="Relu")
+    pool(sketch, "MaxPool", 3, 2, pad=0)
+    for number, squeezed in enumerate((16, 16, 32, 32, 48, 48, 64, 64)):
+        if number in ((2, 4) if early else (3, 7)):
+            pool(sketch, "MaxPool", 3, 2, pad=0)
+        convolve(sketch, draw.wide(squeezed), act="Relu")
+        _branches(sketch, [(draw.wide(4 * squeezed), 1), (draw.wide(4 * squeezed), 3)])
     convolve(sketch, 1000, act="Relu")
     sketch.op("GlobalAveragePool", shape=(1, 1000, 1, 1))
     sketch.op("Softmax", axis=1)
@@ -538,23 +574,28 @@ def _branches(sketch: Sketch, plan: Sequence[tuple[int, int]]) -> None:
 
 
 _INCEPTION = (
-    (64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), (160, 112, 224, 24, 64, 64),
-    (256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128),
+    (64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), (192, 96, 208, 16, 48, 64),
+    (160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64), (112, 144, 288, 32, 64, 64),
+    (256, 160, 320, 32, 128, 128), (256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128),
 )  # fmt: skip
+_INCEPTION_SHORT = (0, 1, 3, 6, 8)
 
 
 def _inception(draw: Draw) -> None:
     """GoogLeNet of Szegedy et al. (2015), some with its response normalisation, and its second version."""
-    sketch, first = draw.sketch, draw.chance(0.5)
+    sketch, first = draw.sketch, draw.whole or draw.chance(0.5)
     _stem(draw, 64)
     if first:
         sketch.op("LRN", size=5)
     convolve(sketch, draw.wide(64), act="Relu")
     convolve(sketch, draw.wide(192), 3, act="Relu")
+    if draw.whole:
+        sketch.op("LRN", size=5)
     pool(sketch, "MaxPool", 3, 2)
     for number, counts in enumerate(_INCEPTION):
-        _inception_block(draw, [draw.wide(count) for count in counts], 5 if first else 3)
-        if number in (1, 3):
+        if draw.whole or number in _INCEPTION_SHORT:
+            _inception_block(draw, [draw.wide(count) for count in counts], 5 if first else 3)
+        if number in (1, 6):
             pool(sketch, "MaxPool", 3, 2)
     classify(sketch, 1000)
 
