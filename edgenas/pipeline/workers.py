@@ -16,6 +16,10 @@ Result = TypeVar("Result")
 
 RETRIES = 2
 _CLUSTER = "ray://"
+_UNANSWERED = (
+    "start one: ray start --head --ray-client-server-port 10001. A cluster with a token answers nobody "
+    "without it: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=... (on its head: ray get-auth-token)"
+)
 
 
 class Workers(ABC):
@@ -127,7 +131,9 @@ def _start(ray: Any, asked: str) -> None:
     try:
         ray.init(address=asked, logging_level="ERROR")
     except ConnectionError as error:
-        raise UsageError(f"no Ray cluster answers at {asked}", hint="start one: ray start --head") from error
+        raise UsageError(f"no Ray cluster answers at {asked}", hint=_UNANSWERED) from error
+    except RuntimeError as error:  # Ray's own words name both versions
+        raise UsageError(f"the Ray cluster at {asked} cannot be used: {error}") from error
 
 
 def _ray() -> Any:

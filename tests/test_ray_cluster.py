@@ -1,0 +1,75 @@
+"""Candidates on the workers of a Ray cluster that somebody else started: ``--workers ray://HOST:PORT``."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from test_workers import deadly, needs_ray, square
+
+from edgenas.pipeline.workers import connected_workers
+
+ADDRESS = re.compile(r"Local node IP: ([0-9.]+)")
+STARTS_WITHIN_S = 90
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def address_of(head: subprocess.Popen[bytes], log: Path, port: int) -> str:
+    """The cluster's address once it runs."""
+    started = time.monotonic()
+    while "Ray runtime started" not in (said := log.read_text()):
+        if head.poll() is not None:
+            pytest.fail(f"ray start ended: {said}")
+        if time.monotonic() - started > STARTS_WITHIN_S:
+            pytest.skip("this machine is too busy for Ray to start")
+        time.sleep(0.2)
+    found = ADDRESS.search(said)
+    assert found is not None, said
+    return f"ray://{found[1]}:{port}"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A head with two workers and a token of its own, which this process knows."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    port, log = free_port(), tmp_path / "head.log"
+    options = {
+        "port": free_port(),
+        "ray-client-server-port": port,
+        "num-cpus": 2,
+        "include-dashboard": "false",
+    }
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as head:
+        try:
+            yield address_of(head, log, port)
+        finally:
+            head.terminate()
+
+
+@needs_ray
+def test_a_cluster_of_others_does_the_work_and_survives_a_killed_worker(cluster: str, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    with connected_workers(cluster) as workers:
+        assert dict(workers.run(square, range(4))) == {index: index**2 for index in range(4)}
+        assert dict(workers.run(partial(deadly, marks, 1), range(4))) == {i: i**2 for i in range(4)}
+    assert len(list(marks.iterdir())) == 1
