@@ -38,7 +38,7 @@ from edgenas.agent.environment import read_environment, read_power_flags
 from edgenas.agent.failures import AgentError
 from edgenas.agent.layers import LayerAttribution, layer_of_name
 from edgenas.agent.lease import Lease
-from edgenas.agent.protocol import parse_request
+from edgenas.agent.protocol import parse_message, request_of
 from edgenas.agent.rounds import Contender, Plan, Turn, measure_rounds
 from edgenas.measuring.archive import agent_archive, write_archive
 from tests.small_models import write_model
@@ -201,12 +201,12 @@ def test_malformed_request_is_answered_and_survived(raw: RawAgent, line: bytes) 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_parser_of_requests_never_fails_otherwise(line: bytes) -> None:
     try:
-        request, attached = parse_request(line)
+        request = request_of(parse_message(line), b"")
     except AgentError as error:
         assert error.kind == "request"
     else:
         assert isinstance(request.number, int) and isinstance(request.method, str)
-        assert isinstance(request.params, dict) and attached >= 0
+        assert isinstance(request.params, dict)
 
 
 def test_requests_before_hello_say_so(tmp_path: Path) -> None:
@@ -235,6 +235,16 @@ def test_several_contents_travel_in_one_request(raw: RawAgent) -> None:
     assert raw.ask("have", contents=names)["data"] == [
         {"complete": True, "size": len(content)} for content in contents
     ]
+
+
+@pytest.mark.parametrize(
+    "refused", [{"id": "one"}, {"id": 1, "method": 5}, {"id": 1, "method": "put", "params": []}]
+)
+def test_what_a_refused_request_has_attached_is_no_request(raw: RawAgent, refused: dict[str, Any]) -> None:
+    attached = b'{"id": 7, "method": "environment", "params": {}}\n' * 3
+    raw.write(json.dumps({**refused, "attached": len(attached)}).encode(), attached)
+    assert raw.reply()["data"]["kind"] == "request"
+    assert raw.ask("have", contents=[])["data"] == []
 
 
 def test_what_is_attached_has_a_limit(tmp_path: Path) -> None:

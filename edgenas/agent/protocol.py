@@ -101,8 +101,10 @@ class Channel:
             if not line.endswith(b"\n"):
                 os._exit(0 if len(line) <= MAX_REQUEST_BYTES else 3)
             try:
-                request, attached = parse_request(line)
-                self._requests.put(request._replace(attached=self._attachment(attached)))
+                message = parse_message(line)
+                # What a request that is refused has attached must not be taken for the next one.
+                attached = self._attachment(Parameters(message).integer("attached", 0))
+                self._requests.put(request_of(message, attached))
             except AgentError as failure:
                 self._requests.put(failure)
 
@@ -138,11 +140,11 @@ def protected_pipes() -> Tuple[BinaryIO, BinaryIO]:
     return reader, writer
 
 
-def parse_request(line: bytes) -> Tuple[Request, int]:
-    """One request, and how many bytes follow it.
+def parse_message(line: bytes) -> Dict[str, Any]:
+    """The object that a line holds.
 
     Raises:
-        AgentError: the line is not a request.
+        AgentError: it holds none.
     """
     try:
         message = json.loads(line)
@@ -150,7 +152,16 @@ def parse_request(line: bytes) -> Tuple[Request, int]:
         raise AgentError("request", f"not a JSON line: {error}") from error
     if not isinstance(message, dict):
         raise AgentError("request", "a request is a JSON object")
+    return message
+
+
+def request_of(message: Dict[str, Any], attached: bytes) -> Request:
+    """The request that a message is.
+
+    Raises:
+        AgentError: it is none.
+    """
     number, method, params = message.get("id"), message.get("method"), message.get("params", {})
     if not isinstance(number, int) or not isinstance(method, str) or not isinstance(params, dict):
         raise AgentError("request", "a request has an integer id, a method and an object of params")
-    return Request(number, method, params), Parameters(message).integer("attached", 0)
+    return Request(number, method, params, attached)
