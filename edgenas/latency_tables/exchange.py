@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,12 +98,12 @@ def open_copy(source: Path, folder: Path) -> LatencyTable:
         TableError: the source is missing, damaged, no latency table, or from a newer version.
     """
     found = read_exported(source)
-    table = LatencyTable.open(folder / "copy.sqlite", create=True, device=found.device)
-    try:
+    with contextlib.ExitStack() as opened:
+        table = opened.enter_context(
+            LatencyTable.open(folder / "copy.sqlite", create=True, device=found.device)
+        )
         add_rows(table, found)
-    except BaseException:
-        table.close()
-        raise
+        opened.pop_all()
     return table
 
 
