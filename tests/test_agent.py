@@ -689,11 +689,16 @@ def test_a_turn_waits_for_threads_that_still_work() -> None:
         assert idle.count == expected
 
 
+_TELLS_WAITING = hasattr(os, "sched_getaffinity") and Path("/proc/self/schedstat").exists()
+_DOES_NOT_TELL = "this kernel does not tell how long a thread waits for a core"
+needs_schedstat = pytest.mark.skipif(not _TELLS_WAITING, reason=_DOES_NOT_TELL)
+
+
 @pytest.fixture
 def shared_core() -> Iterator[None]:
     """This thread on one core, together with a process that never rests."""
-    if not Path("/proc/self/schedstat").exists():
-        pytest.skip("this kernel does not tell how long a thread waits for a core")
+    if not _TELLS_WAITING:
+        pytest.skip(_DOES_NOT_TELL)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     busy = subprocess.Popen(
@@ -759,6 +764,7 @@ def test_threads_that_wait_for_each_other_are_nobody_elses_fault(shared_core: No
     assert counts[0] >= 1 and counts[1] == 0
 
 
+@needs_schedstat
 @pytest.mark.parametrize(
     ("waited_ns", "disturbed"),
     [((0, 0), False), ((9_000_000_000, 0), False), ((9_000_000_000, 9_000_000_000), True)],
@@ -781,6 +787,7 @@ def test_one_stretch_that_was_left_alone_is_enough(
     queue.close()
 
 
+@needs_schedstat
 def test_a_thread_that_ended_waits_no_more() -> None:
     queue, done = RunQueue(1), threading.Event()
     thread = threading.Thread(target=done.wait)
@@ -796,6 +803,7 @@ def test_a_thread_that_ended_waits_no_more() -> None:
         one.close()
 
 
+@needs_schedstat
 def test_a_thread_that_ended_does_not_hide_what_others_waited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -865,6 +873,7 @@ def test_one_wait_in_vain_is_forgotten_after_one_that_was_not(monkeypatch: pytes
         idle.wait()
 
 
+@needs_schedstat
 def test_of_very_many_threads_the_callers_is_watched_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgenas.agent.conditions._MOST_WATCHED", 1)
     with contextlib.closing(RunQueue(1)) as queue:

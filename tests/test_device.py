@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -10,6 +9,7 @@ import onnx
 import pytest
 from test_latency_tables import ENVIRONMENT
 
+from edgenas.agent.environment import usable_cores
 from edgenas.errors import DeviceUnreachableError, UnknownNameError
 from edgenas.pipeline.device import _throttling, _under_voltage, device_check, device_list, device_show
 from edgenas.pipeline.device_probes import write_probes
@@ -53,7 +53,7 @@ def test_check_examines_the_device(device: str, tmp_path: Path) -> None:
 
 
 def test_too_many_threads_are_warned_about(tmp_path: Path) -> None:
-    threads = len(os.sched_getaffinity(0)) + 1
+    threads = usable_cores() + 1
     check = device_check("local", threads=threads, workspace=Workspace(tmp_path))
     (finding,) = (finding for finding in check.findings if finding.name == "threads")
     assert finding.verdict == "warning"
