@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_state_of_another_process_is_not_believed(own_cache: Path, tmp_path: Pat
     assert board.stop() is False
     (folder / "running.json").write_text("nonsense")
     assert board.process is None
+
+
+def test_boards_may_live_in_a_folder_with_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGENAS_CACHE", str(tmp_path / "my cache"))
+    board = VirtualBoard(load_profile("virtual-a72", Workspace(tmp_path)))
+    (tmp_path / "host_key.pub").write_text("ssh-ed25519 AAAA\n")
+    board._write_ssh_config(tmp_path, 2222)
+    command = ["ssh", "-G", "-F", str(board.ssh_config), "board"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    folder = tmp_path / "my cache" / "boards"
+    assert f"identityfile {folder / 'id_ed25519'}" in said
+    assert f"userknownhostsfile {folder / 'virtual-a72' / 'known_hosts'}" in said.replace('"', "")
 
 
 def test_missing_tools_are_named(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

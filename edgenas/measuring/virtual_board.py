@@ -179,8 +179,8 @@ class VirtualBoard:
         known_hosts = self._folder / "known_hosts"
         known_hosts.write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
         self.ssh_config.write_text(
-            f"Host *\n  HostName 127.0.0.1\n  Port {port}\n  User pi\n  IdentityFile {_user_key()}\n"
-            f"  IdentitiesOnly yes\n  UserKnownHostsFile {known_hosts}\n  StrictHostKeyChecking yes\n"
+            f'Host *\n  HostName 127.0.0.1\n  Port {port}\n  User pi\n  IdentityFile "{_user_key()}"\n'
+            f'  IdentitiesOnly yes\n  UserKnownHostsFile "{known_hosts}"\n  StrictHostKeyChecking yes\n'
         )
 
 
