@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -422,3 +424,20 @@ else:
     assert finding.verdict == "warning"
     assert finding.value.startswith("1970-01-02 00:00, ")
     assert "timedatectl" in finding.advice
+
+
+def test_a_device_that_prints_without_end_fills_no_memory(server: Server) -> None:
+    connection = SshConnection(server.profile)
+    with contextlib.closing(connection), pytest.raises(DeviceUnreachableError, match="more than 1 MiB"):
+        connection.run("yes")
+
+
+def test_what_is_given_to_a_command_arrives_whatever_its_size(server: Server) -> None:
+    given = os.urandom(3 << 20)
+    with contextlib.closing(SshConnection(server.profile)) as connection:
+        assert connection.run("sha256sum", given=given).split()[0] == hashlib.sha256(given).hexdigest()
+        assert connection.run("head -c 3", given=b"abc" + given) == "abc"  # nobody reads the rest
+        with pytest.raises(DeviceUnreachableError, match="takes longer than 1 s"):
+            connection.run("cat; sleep 60", timeout_s=1.0)
+        with pytest.raises(DeviceUnreachableError, match="takes longer than 1 s"):
+            connection.run("exec >&- 2>&-; sleep 60", timeout_s=1.0)

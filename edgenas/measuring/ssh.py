@@ -17,6 +17,7 @@ from pathlib import Path
 from edgenas.device_profiles import DeviceProfile
 from edgenas.errors import DeviceUnreachableError
 from edgenas.measuring.archive import agent_archive
+from edgenas.measuring.command import MOST_BYTES, CommandFloodedError, run_limited
 from edgenas.measuring.connection import PINNED_ENVIRONMENT, Connection, End
 from edgenas.measuring.remote_probe import RemotePlace, probe_script, read_probe
 
@@ -102,16 +103,10 @@ class SshConnection(Connection):
         """
         self._ensure_master()
         with self._in_time(command, timeout_s):
-            done = subprocess.run(
-                [*self._ssh(), self.host, command],
-                input=given,
-                capture_output=True,
-                timeout=timeout_s,
-                check=False,
-            )
+            done = run_limited([*self._ssh(), self.host, command], given=given, timeout_s=timeout_s)
         if done.returncode:
             raise self._unreachable(done.stderr.decode("utf-8", "replace"))
-        return done.stdout[: 1 << 20].decode("utf-8", "replace")
+        return done.stdout.decode("utf-8", "replace")
 
     def end_of(self, returncode: int) -> End:
         if returncode == _TRANSPORT_FAILED or returncode < 0:
@@ -205,6 +200,8 @@ class SshConnection(Connection):
             yield
         except subprocess.TimeoutExpired:
             raise self._unreachable(f"'{what[:60]}' takes longer than {limit_s:.0f} s") from None
+        except CommandFloodedError:
+            raise self._unreachable(f"'{what[:60]}' prints more than {MOST_BYTES >> 20} MiB") from None
 
     def _ssh(self) -> Sequence[str]:
         shared = ("-o", "ControlMaster=no", "-S", str(self._control)) if self._shared else ("-S", "none")
