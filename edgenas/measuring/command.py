@@ -6,7 +6,7 @@ import os
 import selectors
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO
 
@@ -45,18 +45,30 @@ def _exchanged(process: subprocess.Popen[bytes], given: bytes, deadline: float) 
     unsent, stdout, stderr = bytearray(given), bytearray(), bytearray()
     os.set_blocking(process.stdin.fileno(), False)
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdin, selectors.EVENT_WRITE, partial(_feed, process.stdin, unsent))
-        selector.register(process.stdout, selectors.EVENT_READ, partial(_hear, process.stdout, stdout))
-        selector.register(process.stderr, selectors.EVENT_READ, partial(_hear, process.stderr, stderr))
+        for stream, event, handle, content in (
+            (process.stdin, selectors.EVENT_WRITE, _feed, unsent),
+            (process.stdout, selectors.EVENT_READ, _hear, stdout),
+            (process.stderr, selectors.EVENT_READ, _hear, stderr),
+        ):
+            selector.register(stream, event, partial(_step, selector, stream, handle, content))
         while selector.get_map():
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise subprocess.TimeoutExpired(process.args, deadline)
             for key, _ in ready:
-                if not key.data():
-                    selector.unregister(key.fileobj)
-                    key.fileobj.close()  # type: ignore[union-attr] - one of the three streams
+                key.data()
     return bytes(stdout), bytes(stderr)
+
+
+def _step(
+    selector: selectors.BaseSelector,
+    stream: IO[bytes],
+    handle: Callable[[IO[bytes], bytearray], bool],
+    content: bytearray,
+) -> None:
+    if not handle(stream, content):
+        selector.unregister(stream)
+        stream.close()
 
 
 def _feed(stream: IO[bytes], unsent: bytearray) -> bool:
