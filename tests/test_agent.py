@@ -49,12 +49,12 @@ SOURCES = sorted(Path(edgenas.agent.__file__).parent.glob("*.py"))
 class RawAgent:
     """An agent's process, driven line by line."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stderr: int = subprocess.DEVNULL) -> None:
         self.process = subprocess.Popen(
             [sys.executable, str(write_archive(folder)), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
         )
         self.greeting = self.line()
 
@@ -274,6 +274,23 @@ def test_closing_stdin_ends_a_measurement_in_flight(tmp_path: Path) -> None:
         pass
     agent.close()  # which waits a minute for what would take many
     assert agent.process.returncode == 0
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_end_of_the_agent_ends_processes_that_measure_for_it(tmp_path: Path, killed: bool) -> None:
+    agent = RawAgent(tmp_path, stderr=subprocess.PIPE)
+    agent.hello()
+    model = put(agent, slow_model())
+    params = {"models": [model], "min_rounds": 1000, "max_rounds": 1000, "alike": True}
+    agent.write(json.dumps({"id": 8, "method": "compare", "params": params}).encode())
+    assert agent.line()["name"] == "loading"
+    time.sleep(1.0)  # most likely it measures by then; it must end at any moment
+    if killed:
+        agent.process.kill()
+    agent.close()
+    assert agent.process.stderr is not None
+    agent.process.stderr.read()  # which ends when nobody holds the other end any more
+    agent.process.stderr.close()
 
 
 def test_what_others_print_does_not_reach_the_protocol(tmp_path: Path) -> None:

@@ -372,11 +372,36 @@ service.measure_rounds = measure_rounds
     assert "SIGABRT" in (failed[0].error or "")
 
 
+def test_where_processes_begin_alike_a_crash_takes_nothing_with_it(tmp_path: Path) -> None:
+    patch = """
+original = onnxruntime_backend.OnnxRuntimeBackend.load
+def load(self, model, threads, **options):
+    session = original(self, model, threads, **options)
+    channels = session._inference.get_outputs()[0].shape[1]
+    if channels == 4:
+        raise RuntimeError("four channels")
+    if channels == 5:
+        import os; os.abort()
+    return session
+onnxruntime_backend.OnnxRuntimeBackend.load = load
+from edgenas_agent import fresh
+fresh.this_program = lambda: [__file__, archive]
+"""
+    python = patched_python(tmp_path / "python", patch)
+    with connect(msgspec.structs.replace(LOCAL, python=python, virtual=True)) as device:
+        models = [device.ship(write_model(tmp_path / f"{width}.onnx", width=width)) for width in range(3, 7)]
+        networks = {network.model_sha256: network for network in device.compare(models, threads=1)}
+        assert device._conversation.starts == 1
+    assert [networks[model].statistics is None for model in models] == [False, True, True, False]
+    assert "four channels" in (networks[models[1]].error or "")
+    assert "SIGABRT" in (networks[models[2]].error or "")
+
+
 def test_crash_while_characterising_is_one_error(tmp_path: Path) -> None:
     patch = """
 from edgenas_agent import fresh
 service.characterise = lambda *arguments: __import__("os").abort()
-fresh._this_program = lambda: [__file__, archive]
+fresh.this_program = lambda: [__file__, archive]
 """
     profile = msgspec.structs.replace(LOCAL, python=patched_python(tmp_path / "python", patch))
     with connect(profile) as device:

@@ -77,7 +77,7 @@ class FreshProcess:
     """Another agent, which serves one request and ends; it ends with this one in any case."""
 
     def __init__(self, cache: str) -> None:
-        command = [sys.executable, *_this_program(), cache]
+        command = [sys.executable, *this_program(), cache]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, requests: List[Dict[str, Any]], relay: Callable[[str, Dict[str, Any]], None]) -> Any:
@@ -122,7 +122,7 @@ class FreshProcess:
         return f"the process that ran the model was ended by {signal.Signals(-code).name}"
 
 
-def _this_program() -> List[str]:
+def this_program() -> List[str]:
     """How this very agent was started: as an archive, or as a module of the package."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)

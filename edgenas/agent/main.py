@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Optional, Sequence
 
 from . import protocol
+from .backend import get_backend
 from .failures import AgentError, reported_as
+from .rounds import measure_alone
 from .service import Service
+from .template import COPIES, serve_copies
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Serves requests until stdin closes. ``arguments`` are those of the command line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     reader, writer = protocol.protected_pipes()
+    if given[:1] == [COPIES]:
+        measure = functools.partial(measure_alone, get_backend(*given[1:]))
+        serve_copies(reader.fileno(), writer.fileno(), measure)
+        return 0
     channel = protocol.Channel(reader, writer)
     channel.greet(
         {

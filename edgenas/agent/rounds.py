@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
-from .backend import Session
+from .backend import Backend, Session, random_feed
 from .conditions import Disturbance, IdleThreads, RunQueue
+from .failures import reported_as
 from .latencies import relative_halfwidth, statistics_of
 
 _TURN_S = 0.003
@@ -20,6 +23,9 @@ _LONG_RUN_S, _RUNS_OF_LONG = 0.02, 3
 _VERY_LONG_RUN_S, _RUNS_OF_VERY_LONG = 0.2, 2
 # Threads that slept are woken on the core of their caller; it takes the system some ticks to part them.
 _SPREADING_S = 0.005
+# Python rewrites what it runs often into fewer instructions: .5 % of a short run between the fifth and the
+# tenth, nothing that shows after a dozen.
+_UNCOUNTED_TURNS, _SHORT_MS = 3, 5.0
 
 
 class Plan(NamedTuple):
@@ -54,6 +60,22 @@ class Contender:
         self.disturbed_ms: List[float] = []
         self.runs_ms: List[float] = []
         self._runs = _FEWEST_RUNS
+
+    @classmethod
+    def loaded(
+        cls, backend: Backend, model: Path, threads: int, runs_per_round: Optional[int], idle: IdleThreads
+    ) -> Contender:
+        """A model that is ready to be measured.
+
+        Raises:
+            AgentError: the runtime refuses it, or it cannot be run.
+        """
+        session = backend.load(model, threads)
+        session.bind(random_feed(session.inputs, 0))
+        contender = cls(model.name, session, threads, idle)
+        with reported_as("runtime", "the first run failed"):
+            contender.warm_up(runs_per_round)
+        return contender
 
     def warm_up(self, runs_per_round: Optional[int]) -> None:
         """Runs until caches and pools are warm, and decides how many runs a turn takes."""
@@ -92,6 +114,13 @@ class Contender:
         rounds_ms = self.rounds_ms if enough else self.rounds_ms + self.disturbed_ms
         return statistics_of(rounds_ms, self.runs_ms)
 
+    def result(self, plan: Plan) -> Dict[str, object]:
+        """What the host is told."""
+        return {
+            "statistics": self.statistics(plan.min_rounds),
+            "disturbed_rounds": len(self.disturbed_ms),
+        }
+
     def _run_uncounted(self, least_s: float) -> None:
         end = time.perf_counter() + least_s
         self._timed()
@@ -127,6 +156,27 @@ def measure_rounds(contenders: List[Contender], plan: Plan, before_round: Callab
                 _round(order, disturbance, queue)
     finally:
         gc.enable()
+
+
+def measure_alone(backend: Backend, job: Dict[str, Any]) -> Dict[str, object]:
+    """The result of one model in a process that does nothing else, for a clock that nothing disturbs.
+
+    The system is asked nothing meanwhile: its answers are now longer, now shorter, which moves the memory
+    that the model gets, and with it the number of instructions that a run takes.
+
+    Args:
+        job: path of the ``model``, ``threads`` and the fields of a ``plan``.
+    """
+    plan, model, threads = Plan(**job["plan"]), Path(job["model"]), job["threads"]
+    contender = Contender.loaded(backend, model, threads, plan.runs_per_round, IdleThreads())
+    unwatched = RunQueue(sys.maxsize)  # it does not look at more threads than there are cores
+    gc.collect()
+    gc.disable()
+    for _ in range(_UNCOUNTED_TURNS if contender.turn(unwatched).fastest_ms < _SHORT_MS else 0):
+        contender.turn(unwatched)
+    while len(contender.rounds_ms) < plan.max_rounds and not contender.settled(plan):
+        contender.count(contender.turn(unwatched), disturbed=False)
+    return contender.result(plan)
 
 
 def _wants_round(contender: Contender, plan: Plan) -> bool:

@@ -10,18 +10,19 @@ import time
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, List, Optional
 
-from .backend import Backend, get_backend, random_feed
+from .backend import Backend, get_backend
 from .cache import ContentCache
 from .conditions import IdleThreads, cool_down
 from .cpu import on_fastest_cores
 from .environment import free_memory_bytes, read_environment, resident_bytes
 from .evaluation import Evaluation
-from .failures import AgentError, reported_as
+from .failures import AgentError
 from .fresh import FreshProcess, characterise
 from .lease import Lease, lease_path
 from .parameters import Parameters
 from .protocol import PROTOCOL, Channel
 from .rounds import Contender, Plan, measure_rounds
+from .template import COPIES, Template
 
 _CACHE_LIMIT_BYTES = 4 << 30
 _MOST_SESSIONS = 24
@@ -40,6 +41,7 @@ class Service:
         self._lease_path = lease_path(self._folder)
         self._lease = Lease(self._lease_path, f"process {os.getpid()}")
         self._backend: Optional[Backend] = None
+        self._template: Optional[Template] = None
         self._evaluations: Dict[int, Evaluation] = {}
         self._idle = IdleThreads(lambda: self._channel.event("restless"))
         _prepare_temporary_folder(self._folder / "tmp")
@@ -106,50 +108,66 @@ class Service:
         return {"runs": runs, "run_latency_ms": trace.run_latency_ms, "kernels": trace.kernels}
 
     def _compare(self, given: Parameters) -> Any:
-        contents = given.texts("models")
         limit_s = given.optional_number("time_limit_s")
         with self._alone(), on_fastest_cores(_threads(given)):
-            deadline = None if limit_s is None else time.monotonic() + limit_s
-            contenders, failures = self._contenders(contents, _threads(given), given)
             plan = Plan(
                 given.integer("min_rounds", 8, least=2),
                 given.integer("max_rounds", 40, least=2),
                 given.number("relative_halfwidth", 0.01),
-                deadline,
+                None if limit_s is None else time.monotonic() + limit_s,
                 given.integer("runs_per_round", 0) or None,
                 given.integer("seed", 0),
             )
-            measure_rounds(contenders, plan, lambda number: self._before_round(number, given))
-        results = {one.content: _measured(one, plan) for one in contenders}
-        results.update({content: {"error": reason} for content, reason in failures.items()})
-        return {"results": results}
+            measured = self._one_by_one if given.flag("alike", False) else self._side_by_side
+            return {"results": measured(plan, given)}
 
-    def _contenders(self, contents: List[str], threads: int, given: Parameters) -> Any:
+    def _side_by_side(self, plan: Plan, given: Parameters) -> Dict[str, Any]:
+        contenders, failures = self._contenders(plan, given)
+        measure_rounds(contenders, plan, lambda number: self._before_round(number, given))
+        results: Dict[str, Any] = {one.content: one.result(plan) for one in contenders}
+        results.update({content: {"error": reason} for content, reason in failures.items()})
+        return results
+
+    def _one_by_one(self, plan: Plan, given: Parameters) -> Dict[str, Any]:
+        results: Dict[str, Any] = {}
+        for content in given.texts("models")[: _most_sessions(given)]:
+            if results and plan.deadline is not None and time.monotonic() > plan.deadline:
+                break
+            self._cool(given)
+            self._channel.event("loading", model=content)
+            model = str(self._cache.path(content))
+            try:
+                job = {"model": model, "threads": _threads(given), "plan": plan._asdict()}
+                results[content] = self._running_template().ask(job)
+            except AgentError as failure:
+                results[content] = {"error": failure.message}
+        return results
+
+    def _running_template(self) -> Template:
+        if self._template is None or self._template.ended:
+            self._template = Template([COPIES, self._runtime.name, self._runtime.float_type])
+        return self._template
+
+    def _contenders(self, plan: Plan, given: Parameters) -> Any:
         """Loads sessions until the batch is full or memory is short; at least one."""
         contenders: List[Contender] = []
         failures: Dict[str, str] = {}
         before, free = resident_bytes(), free_memory_bytes()
         free = _ASSUMED_FREE_BYTES if free is None else free
-        most = given.integer("most_sessions", _MOST_SESSIONS, least=1)
-        for content in contents:
-            if len(contenders) >= most or resident_bytes() - before > _MEMORY_SHARE * free:
+        for content in given.texts("models"):
+            full = len(contenders) >= _most_sessions(given)
+            if full or resident_bytes() - before > _MEMORY_SHARE * free:
                 break
             self._channel.event("loading", model=content)
             path = self._cache.path(content)
             try:
-                contenders.append(self._contender(content, path, threads, given))
+                contenders.append(
+                    Contender.loaded(self._runtime, path, _threads(given), plan.runs_per_round, self._idle)
+                )
             except AgentError as failure:
                 failures[content] = failure.message
         self._channel.event("measuring", models=len(contenders))
         return contenders, failures
-
-    def _contender(self, content: str, path: Path, threads: int, given: Parameters) -> Contender:
-        session = self._runtime.load(path, threads)
-        session.bind(random_feed(session.inputs, 0))
-        contender = Contender(content, session, threads, self._idle)
-        with reported_as("runtime", "the first run failed"):
-            contender.warm_up(given.integer("runs_per_round", 0) or None)
-        return contender
 
     def _before_round(self, number: int, given: Parameters) -> None:
         self._cool(given)
@@ -236,8 +254,5 @@ def _threads(given: Parameters) -> int:
     return given.integer("threads", 1, least=1)
 
 
-def _measured(contender: Contender, plan: Plan) -> Dict[str, Any]:
-    return {
-        "statistics": contender.statistics(plan.min_rounds),
-        "disturbed_rounds": len(contender.disturbed_ms),
-    }
+def _most_sessions(given: Parameters) -> int:
+    return given.integer("most_sessions", _MOST_SESSIONS, least=1)

@@ -17,7 +17,8 @@ _MOST_SESSIONS = 24
 # On an instruction-count clock only the kernel's own ticks, every 4 ms, get into a run or do not: single
 # runs of a network of 1.5 to 8 ms spread by .1 to 1.3 %, the fastest of a few by less than .05 %. One round
 # in ten of a shorter network has a tick in all of its runs, which the median of three rounds ignores.
-_VIRTUAL_ROUNDS = {"min_rounds": 3, "max_rounds": 3, "runs_per_round": 3}
+# Where the memory of a session lies matters more than all of that, so that processes begin alike.
+_VIRTUAL = {"min_rounds": 3, "max_rounds": 3, "runs_per_round": 3, "alike": True}
 
 
 class ComparePlan(NamedTuple):
@@ -100,7 +101,7 @@ class Comparer:
         if plan.runs_per_round is not None:
             rounds["runs_per_round"] = plan.runs_per_round
         if self._profile.virtual:
-            rounds = _VIRTUAL_ROUNDS
+            rounds = _VIRTUAL
         return self._conversation.ask(
             "compare",
             Comparison,
