@@ -16,6 +16,8 @@ from edgenas.pipeline.accuracy_sources import ScoringRequest, get_source, resolv
 from edgenas.pipeline.workers import LocalWorkers
 from edgenas.search.predictor import AccuracyPredictor
 from edgenas.search_spaces import get_space
+from edgenas.search_spaces.counted import CountedSpace
+from edgenas.search_spaces.wiring import ways_through
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,9 @@ def test_a_predictor_learns_and_knows_its_error() -> None:
     genomes = space.sample(np.random.default_rng(0), 900)
     gains = np.random.default_rng(1).normal(size=genomes.shape[1])
     accuracies = 0.5 + 0.1 * np.tanh(genomes @ gains / 8) + np.random.default_rng(2).normal(0, 0.004, 900)
-    predictor = AccuracyPredictor(space.option_counts, genomes[:300], accuracies[:300])
+    predictor = AccuracyPredictor(
+        space.option_counts, genomes[:300], accuracies[:300], CountedSpace(space).traits
+    )
     error = np.sqrt(np.mean((predictor.score(genomes[300:]) - accuracies[300:]) ** 2))
     assert error < 0.35 * accuracies.std()
     assert predictor.error.rmse == pytest.approx(error, rel=0.35)
@@ -149,9 +153,28 @@ def test_a_predictor_of_noise_says_that_it_learnt_nothing() -> None:
     space = get_space("mobilenetv3-32px")
     genomes = space.sample(np.random.default_rng(0), 200)
     noise = np.random.default_rng(1).normal(0.5, 0.05, 200)
-    error = AccuracyPredictor(space.option_counts, genomes, noise).error
+    error = AccuracyPredictor(space.option_counts, genomes, noise, CountedSpace(space).traits).error
     assert error.rmse > 0.9 * error.spread
     assert abs(error.rank_correlation) < 0.3
+
+
+def test_a_predictor_learns_from_traits_what_genes_say_only_together() -> None:
+    """Accuracies that hang on the shortcuts through a cell."""
+    space = get_space("nasbench201")
+    genomes = np.unique(space.sample(np.random.default_rng(0), 120), axis=0)
+    ways = [ways_through(space.network(genome).layers[1]) for genome in genomes]
+    accuracies = np.array([0.9 - 0.2 / (1 + way.unchanged) - 0.3 / (1 + way.longest) for way in ways])
+    ways_of = {
+        genome.tobytes(): [way.unchanged, way.longest] for genome, way in zip(genomes, ways, strict=True)
+    }
+    errors = [
+        AccuracyPredictor(space.option_counts, genomes, accuracies, traits).error.rmse
+        for traits in (
+            lambda told: np.array([ways_of[genome.tobytes()] for genome in told], np.float64),
+            lambda told: np.zeros((len(told), 0)),
+        )
+    ]
+    assert errors[0] < 0.3 * errors[1]
 
 
 @pytest.mark.parametrize("detail", ["many", "3"])

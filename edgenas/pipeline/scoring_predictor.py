@@ -9,6 +9,7 @@ from edgenas.pipeline.accuracy_sources import Scoring, ScoringRequest
 from edgenas.pipeline.scoring_supernet import supernet_accuracy
 from edgenas.progress import say, warn
 from edgenas.search.predictor import AccuracyPredictor, HeldOutError
+from edgenas.search_spaces.counted import CountedSpace
 
 _NETWORKS, _FEWEST = 240, 20
 _EVALUATIONS = 4000
@@ -28,7 +29,7 @@ def predictor_scoring(request: ScoringRequest) -> Scoring:
     space = supernet.space
     genomes = np.unique(space.sample(np.random.default_rng([request.seed, 2]), networks), axis=0)
     accuracies = supernet.score(genomes)
-    predictor = AccuracyPredictor(space.option_counts, genomes, accuracies)
+    predictor = AccuracyPredictor(space.option_counts, genomes, accuracies, CountedSpace(space).traits)
     _tell(predictor.error)
     return Scoring(
         space,

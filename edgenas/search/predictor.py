@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from edgenas.records import Record
-from edgenas.search.problem import Floats, Genomes
+from edgenas.search.problem import Floats, Genomes, Metric
 from edgenas.search.surrogate import GaussianProcess
 
 _FOLDS = 5
@@ -44,28 +44,34 @@ class AccuracyPredictor:
         option_counts: (genes,).
         genomes: networks (N, genes) whose accuracies are known, at least 20.
         accuracies: (N,) in 0..1.
+        traits: numbers (N, traits) of genomes (N, genes) that the process sees beside the genes.
     """
 
     name = "predictor"
 
-    def __init__(self, option_counts: Genomes, genomes: Genomes, accuracies: Floats) -> None:
-        self.error = held_out_error(option_counts, genomes, accuracies)
-        self._model = GaussianProcess(option_counts)
-        self._model.fit(genomes, 1.0 - accuracies)
+    def __init__(self, option_counts: Genomes, genomes: Genomes, accuracies: Floats, traits: Metric) -> None:
+        known = traits(genomes)
+        self.error = held_out_error(option_counts, genomes, accuracies, known)
+        self._traits = traits
+        self._model = GaussianProcess(option_counts, known.shape[1])
+        self._model.fit(genomes, 1.0 - accuracies, known)
 
     def score(self, genomes: Genomes) -> Floats:
         """Predicted accuracies (N,) of genomes (N, genes)."""
-        return np.clip(np.round(1.0 - self._model.median(genomes), _DECIMALS), 0.0, 1.0)
+        predicted = 1.0 - self._model.median(genomes, self._traits(genomes))
+        return np.clip(np.round(predicted, _DECIMALS), 0.0, 1.0)
 
 
-def held_out_error(option_counts: Genomes, genomes: Genomes, accuracies: Floats) -> HeldOutError:
+def held_out_error(
+    option_counts: Genomes, genomes: Genomes, accuracies: Floats, traits: Floats
+) -> HeldOutError:
     """The error of predictors that are trained on four fifths and judged on the rest, five times."""
     predicted = np.empty(len(genomes))
     for judged in _folds(len(genomes)):
         trained = np.setdiff1d(np.arange(len(genomes)), judged)
-        model = GaussianProcess(option_counts)
-        model.fit(genomes[trained], 1.0 - accuracies[trained])
-        predicted[judged] = 1.0 - model.median(genomes[judged])
+        model = GaussianProcess(option_counts, traits.shape[1])
+        model.fit(genomes[trained], 1.0 - accuracies[trained], traits[trained])
+        predicted[judged] = 1.0 - model.median(genomes[judged], traits[judged])
     constant = len(np.unique(accuracies)) < 2 or len(np.unique(predicted)) < 2
     return HeldOutError(
         networks=len(genomes),
