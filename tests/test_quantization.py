@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgenas.datasets import Preprocessing, preprocessing_metadata
-from edgenas.errors import ArtifactError, DataError, ModelError, UnknownNameError, UsageError
+from edgenas.errors import (
+    ArtifactError,
+    DataError,
+    MeasurementError,
+    ModelError,
+    UnknownNameError,
+    UsageError,
+)
 from edgenas.quantization import outputs as compared
 from edgenas.quantization.calibration import calibrate
 from edgenas.quantization.contest import Contest
@@ -602,6 +609,23 @@ def test_reference_outputs_compare_batch_by_batch(tmp_path, monkeypatch, memory_
     score = reference.score(shifted)
     assert score.distance == pytest.approx(0.1, rel=1e-3)
     assert list(score.predictions) == logits.argmax(1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("answered", "said"),
+    [
+        ([], "none, where the float model gives logits"),
+        ([{"logits": np.ones((3, 4), np.float32)}] * 2, "logits, where the float model gives none"),
+        ([{"scores": np.ones((3, 4), np.float32)}], "scores, where the float model gives logits"),
+        ([{"logits": np.ones((2, 4), np.float32)}], "scores of the classes"),
+        ([{"logits": np.ones((3, 5), np.float32)}], "scores of the classes"),
+        ([{"logits": np.float32(1.0)}], "scores of the classes"),
+    ],
+)
+def test_outputs_of_another_model_or_other_samples_are_a_failed_measurement(tmp_path, answered, said):
+    reference = ReferenceOutputs(tmp_path, [{"logits": np.ones((3, 4), np.float32)}])
+    with pytest.raises(MeasurementError, match=said):
+        reference.score(answered)
 
 
 def test_outputs_that_are_no_classes_have_no_predictions(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
+from edgenas.errors import MeasurementError
 from edgenas.records import Record
 
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -76,15 +78,20 @@ class ReferenceOutputs:
         return len(self.predictions) == self.samples > 0
 
     def score(self, batches: Iterable[Outputs]) -> OutputScore:
-        """A candidate's outputs for the same samples, compared batch by batch."""
+        """A candidate's outputs for the same samples, compared batch by batch.
+
+        Raises:
+            MeasurementError: they are not the outputs of the same model for the same samples.
+        """
         errors: list[float] = []
         flips: list[float] = []
         predictions: list[int] = []
-        for reference, outputs in zip(self._batches(), batches, strict=True):
+        for reference, outputs in self._beside(batches):
             errors.extend(self._relative_errors(reference, outputs))
             if self.classifies:
                 theirs, mine = _scores(reference), _scores(outputs)
-                assert theirs is not None and mine is not None
+                if theirs is None or mine is None or theirs.shape != mine.shape:
+                    raise MeasurementError("its scores of the classes are not those of the float model")
                 predictions.extend(mine.argmax(axis=1).tolist())
                 flips.extend(flip_probabilities(theirs, mine).tolist())
         return OutputScore(
@@ -108,6 +115,14 @@ class ReferenceOutputs:
             return
         np.savez(self._folder / f"{self._written:05d}.npz", **arrays)
         self._written += 1
+
+    def _beside(self, batches: Iterable[Outputs]) -> Iterator[tuple[Outputs, Outputs]]:
+        nothing: Outputs = {}
+        for reference, outputs in zip_longest(self._batches(), batches, fillvalue=nothing):
+            if set(reference) != set(outputs):
+                known, found = (", ".join(sorted(names)) or "none" for names in (reference, outputs))
+                raise MeasurementError(f"it gave the outputs {found}, where the float model gives {known}")
+            yield reference, outputs
 
     def _batches(self) -> Iterator[Outputs]:
         yield from self._held
