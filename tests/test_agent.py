@@ -11,6 +11,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -110,6 +111,10 @@ def slow_model() -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
     content: bytes = model.SerializeToString()
     return content
+
+
+def small_model(folder: Path, width: int) -> bytes:
+    return write_model(folder / f"{width}.onnx", width=width).read_bytes()
 
 
 def put(agent: RawAgent, content: bytes) -> str:
@@ -274,6 +279,39 @@ def test_closing_stdin_ends_a_measurement_in_flight(tmp_path: Path) -> None:
         pass
     agent.close()  # which waits a minute for what would take many
     assert agent.process.returncode == 0
+
+
+def test_processes_that_begin_alike_measure_one_by_one(tmp_path: Path) -> None:
+    agent = RawAgent(tmp_path)
+    agent.hello()
+    models = [put(agent, small_model(tmp_path, width)) for width in (3, 4)]
+    rounds = {"min_rounds": 3, "max_rounds": 5, "runs_per_round": 2, "alike": True}
+    results = agent.ask("compare", models=models, **rounds)["data"]["results"]
+    assert list(results) == models
+    for result in results.values():
+        statistics = result["statistics"]
+        assert 3 <= len(statistics["rounds_ms"]) <= 5
+        assert statistics["runs"] == 2 * len(statistics["rounds_ms"]) and statistics["latency_ms"] > 0
+    # What is over time is left for the next request; one model is measured in any case.
+    in_time = agent.ask("compare", models=models, time_limit_s=0, **rounds)["data"]["results"]
+    assert list(in_time) == models[:1]
+    agent.close()
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the template is found in /proc")
+def test_a_template_that_was_killed_is_started_again(tmp_path: Path) -> None:
+    agent = RawAgent(tmp_path)
+    agent.hello()
+    model = put(agent, small_model(tmp_path, 3))
+    asked = {"models": [model], "min_rounds": 2, "max_rounds": 2, "alike": True}
+    assert "statistics" in agent.ask("compare", **asked)["data"]["results"][model]
+    pid = agent.process.pid
+    (template,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(template), signal.SIGKILL)
+    for _ in range(2):  # the first may still find it, and is a failed measurement then
+        result = agent.ask("compare", **asked)["data"]["results"][model]
+    assert "statistics" in result
+    agent.close()
 
 
 @pytest.mark.parametrize("killed", [False, True])
