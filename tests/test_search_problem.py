@@ -59,6 +59,11 @@ def test_every_device_has_its_own_limit_and_latency_stands_for_all_of_them() -> 
     }  # fmt: skip
 
 
+def test_strategies_see_the_traits_of_the_spaces_networks() -> None:
+    genomes = SPACE.sample(np.random.default_rng(0), 5)
+    assert (problem().traits(genomes) == CountedSpace(SPACE).traits(genomes)).all()
+
+
 def test_one_device_can_be_named_as_an_objective() -> None:
     assert problem(objectives=("latency_ms:b",)).objectives == ("accuracy", "latency_ms:b")
 
