@@ -694,6 +694,19 @@ def test_rounds_end_when_the_median_is_known_or_time_is_over() -> None:
     assert len(late.rounds_ms) + len(late.disturbed_ms) == 1
 
 
+@pytest.mark.usefixtures("left_alone")
+def test_rounds_end_at_their_limit_which_knows_nothing_of_waiting() -> None:
+    def rounds_made(limit_s: float, before_s: float) -> int:
+        contender = Contender("one", CountedSession("one", []))  # its run takes a millisecond
+        plan = Plan(6, 6, 1e-9, None, 1, 0, rounds_limit_s=limit_s)
+        measure_rounds([contender], plan, lambda number: time.sleep(before_s))
+        return len(contender.rounds_ms) + len(contender.disturbed_ms)
+
+    assert rounds_made(limit_s=1e-9, before_s=0.0) == 1
+    assert rounds_made(limit_s=60.0, before_s=0.0) >= 6
+    assert rounds_made(limit_s=0.2, before_s=0.05) >= 6
+
+
 class ScriptedContender(Contender):
     """Turn by turn what it takes in ms, and whether that was disturbed; after the script like the first."""
 
@@ -877,9 +890,8 @@ def test_a_thread_that_ended_does_not_hide_what_others_waited(
 
 @pytest.fixture
 def busy_thread() -> Iterator[None]:
-    """Another thread of this process works for half a second at least; numpy lets this one run meanwhile."""
-    matrix = np.eye(3000)
-    thread = threading.Thread(target=lambda: matrix @ matrix)
+    """Another thread of this process works for a second or so; hashing lets this one run meanwhile."""
+    thread = threading.Thread(target=lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 3_000_000))
     thread.start()
     yield
     thread.join()

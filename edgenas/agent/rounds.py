@@ -29,7 +29,11 @@ _UNCOUNTED_TURNS, _SHORT_MS = 3, 5.0
 
 
 class Plan(NamedTuple):
-    """When to stop. ``deadline`` is on the clock of ``time.monotonic``."""
+    """When to stop.
+
+    ``deadline`` is on the clock of ``time.monotonic``; ``rounds_limit_s`` is of the rounds alone, without
+    what loading, waiting and cooling take.
+    """
 
     min_rounds: int
     max_rounds: int
@@ -37,6 +41,7 @@ class Plan(NamedTuple):
     deadline: Optional[float]
     runs_per_round: Optional[int]
     seed: int
+    rounds_limit_s: Optional[float] = None
 
 
 class Turn(NamedTuple):
@@ -143,17 +148,20 @@ def measure_rounds(contenders: List[Contender], plan: Plan, before_round: Callab
     """
     generator, disturbance = np.random.default_rng(plan.seed), Disturbance()
     threads = max((one.threads for one in contenders), default=1)
+    spent_s = 0.0
     gc.collect()
     gc.disable()
     try:
         with contextlib.closing(RunQueue(threads)) as queue:
             for number in range(2 * plan.max_rounds):
                 waiting = [one for one in contenders if _wants_round(one, plan)]
-                if not waiting or (number > 0 and plan.deadline and time.monotonic() > plan.deadline):
+                if not waiting or (number > 0 and _time_is_up(plan, spent_s)):
                     break
                 before_round(number)
                 order = [waiting[position] for position in generator.permutation(len(waiting))]
+                start = time.monotonic()
                 _round(order, disturbance, queue)
+                spent_s += time.monotonic() - start
     finally:
         gc.enable()
 
@@ -177,6 +185,12 @@ def measure_alone(backend: Backend, job: Dict[str, Any]) -> Dict[str, object]:
     while len(contender.rounds_ms) < plan.max_rounds and not contender.settled(plan):
         contender.count(contender.turn(unwatched), disturbed=False)
     return contender.result(plan)
+
+
+def _time_is_up(plan: Plan, spent_s: float) -> bool:
+    if plan.rounds_limit_s is not None and spent_s > plan.rounds_limit_s:
+        return True
+    return plan.deadline is not None and time.monotonic() > plan.deadline
 
 
 def _wants_round(contender: Contender, plan: Plan) -> bool:

@@ -117,6 +117,7 @@ class Service:
                 None if limit_s is None else time.monotonic() + limit_s,
                 given.integer("runs_per_round", 0) or None,
                 given.integer("seed", 0),
+                given.optional_number("rounds_limit_s"),
             )
             measured = self._one_by_one if given.flag("alike", False) else self._side_by_side
             return {"results": measured(plan, given)}

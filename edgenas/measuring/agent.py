@@ -92,6 +92,7 @@ class Agent:
         max_rounds: int = 40,
         relative_halfwidth: float = 0.01,
         runs_per_round: int | None = None,
+        rounds_limit_s: float | None = None,
         time_limit_s: float | None = None,
     ) -> Iterator[NetworkLatency]:
         """Measures models side by side, in interleaved rounds, as many at once as memory allows.
@@ -101,6 +102,8 @@ class Agent:
             relative_halfwidth: a model is done when the 95 % interval of its median is this narrow,
                 after ``min_rounds``, or after ``max_rounds``.
             runs_per_round: runs of a model in each round; when None the agent takes more of fast models.
+            rounds_limit_s: a batch whose rounds alone took longer begins no other one; on a virtual board,
+                whose clock is another, nothing is limited.
             time_limit_s: when it is over, what was not begun is yielded with an error.
 
         Yields:
@@ -110,7 +113,9 @@ class Agent:
         Raises:
             DeviceError: the device itself failed.
         """
-        plan = ComparePlan(threads, min_rounds, max_rounds, relative_halfwidth, runs_per_round)
+        plan = ComparePlan(
+            threads, min_rounds, max_rounds, relative_halfwidth, runs_per_round, rounds_limit_s
+        )
         comparer = Comparer(self.profile, plan, self._conversation, self._shipper, self._steadily)
         yield from comparer.compare(models, time_limit_s)
 
@@ -301,6 +306,9 @@ class Agent:
                     "cores",
                     "architecture",
                     "runtime",
+                    "float_type",
+                    "virtual_clock",
+                    "measuring_version",
                 )
                 if getattr(now, name) != getattr(before, name)
             )

@@ -29,6 +29,7 @@ class ComparePlan(NamedTuple):
     max_rounds: int
     relative_halfwidth: float
     runs_per_round: int | None = None
+    rounds_limit_s: float | None = None
 
 
 class Steadily(Protocol):
@@ -100,6 +101,8 @@ class Comparer:
         rounds: dict[str, Any] = {"min_rounds": plan.min_rounds, "max_rounds": plan.max_rounds}
         if plan.runs_per_round is not None:
             rounds["runs_per_round"] = plan.runs_per_round
+        if plan.rounds_limit_s is not None:
+            rounds["rounds_limit_s"] = plan.rounds_limit_s
         if self._profile.virtual:
             rounds = _VIRTUAL
         return self._conversation.ask(

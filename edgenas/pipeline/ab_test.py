@@ -76,8 +76,8 @@ class Tested:
 
 
 class Rounds(NamedTuple):
-    """Rounds of one pass, runs of a model in each of them (None leaves them to the agent), and the seconds
-    after which no other one begins."""
+    """Rounds of one pass, runs of a model in each of them (None leaves them to the agent), and the seconds of
+    rounds after which no other one begins."""
 
     number: int
     runs: int | None = None
@@ -162,7 +162,7 @@ def rounds_for(latency_ms: float, statistics: Sequence[Statistic]) -> Rounds:
     least = max(LEAST_ROUNDS, *(math.ceil(QUANTILE_RUNS[one] / runs) for one in statistics))
     number = max(least, int(np.clip(PASS_S / round_s, LEAST_ROUNDS, ROUNDS)))
     # A quantile needs all of its runs, however long they take.
-    limit_s = PATIENCE * (number + 1) * round_s if tuple(statistics) == ("repeatable",) else None
+    limit_s = PATIENCE * max(PASS_S, number * round_s) if tuple(statistics) == ("repeatable",) else None
     return Rounds(number, 1 if latency_ms >= SLOW_MS else None, limit_s)
 
 
@@ -173,9 +173,10 @@ def _one_pass(
     that the first one gets can be the better one every time."""
     by = turned % len(models)
     both = rounds.number, rounds.number
-    limit_s = None if agent.profile.virtual else rounds.limit_s
     turned_models = [*models[by:], *models[:by]]
-    found = measured(agent, turned_models, threads, both, runs_per_round=rounds.runs, time_limit_s=limit_s)
+    found = measured(
+        agent, turned_models, threads, both, runs_per_round=rounds.runs, rounds_limit_s=rounds.limit_s
+    )
     return [*found[len(models) - by :], *found[: len(models) - by]]
 
 
@@ -185,15 +186,13 @@ def judge(a: Sequence[Array], b: Sequence[Array], seed: int = 0) -> Comparison:
     The interval is a two-level bootstrap: passes are drawn with replacement, then rounds in them.
 
     Args:
-        a: per pass, each round's fastest run in ms (R,); ``b`` likewise, round by round.
+        a: per pass, each round's fastest run in ms (R,); ``b`` likewise, round by round. Passes may have
+            made more or fewer rounds.
     """
-    rounds = min(len(one) for one in (*a, *b))
-    logs = np.stack([np.log(second[:rounds] / first[:rounds]) for first, second in zip(a, b, strict=True)])
-    ratio = float(np.exp(np.median(np.median(logs, axis=1))))
+    logs = [_paired_logs(first, second) for first, second in zip(a, b, strict=True)]
+    ratio = float(np.exp(np.median([np.median(one) for one in logs])))
     generator = np.random.default_rng(seed)
-    chosen = generator.integers(len(logs), size=(RESAMPLES, len(logs), 1))
-    drawn = logs[chosen, generator.integers(rounds, size=(RESAMPLES, len(logs), rounds))]
-    deviations = np.median(np.median(drawn, axis=2), axis=1) - math.log(ratio)
+    deviations = np.median(_resampled_medians(logs, generator), axis=1) - math.log(ratio)
     # A bootstrap over few passes is too narrow by about this factor.
     deviations *= math.sqrt(len(logs) / max(len(logs) - 1, 1))
     tail = (1.0 - CONFIDENCE) / 2.0
@@ -204,6 +203,28 @@ def judge(a: Sequence[Array], b: Sequence[Array], seed: int = 0) -> Comparison:
         a_ms=float(np.median(np.concatenate(a))),
         b_ms=float(np.median(np.concatenate(b))),
     )
+
+
+def _resampled_medians(passes: Sequence[Array], generator: np.random.Generator) -> Array:
+    """Medians (RESAMPLES, P) of passes drawn with replacement, each of its own rounds drawn again."""
+    counts = np.array([len(one) for one in passes])
+    rounds = np.full((len(passes), counts.max()), np.nan)
+    for row, one in zip(rounds, passes, strict=True):
+        row[: len(one)] = one
+    chosen = generator.integers(len(passes), size=(RESAMPLES, len(passes)))
+    count = counts[chosen][..., None]
+    picked = (generator.random((*chosen.shape, counts.max())) * count).astype(int)
+    drawn = np.where(np.arange(counts.max()) < count, rounds[chosen[..., None], picked], np.nan)
+    drawn.sort(axis=2)  # what is beyond a pass's rounds goes to the end
+    low, high = (np.take_along_axis(drawn, middle, axis=2) for middle in ((count - 1) // 2, count // 2))
+    medians: Array = (low + high)[..., 0] / 2.0
+    return medians
+
+
+def _paired_logs(first: Array, second: Array) -> Array:
+    rounds = min(len(first), len(second))
+    logs: Array = np.log(second[:rounds] / first[:rounds])
+    return logs
 
 
 def slowed(model: onnx.ModelProto, fillers: int, *, name: str = "edgenas_control") -> onnx.ModelProto:
@@ -297,7 +318,7 @@ def measured(
     *,
     relative_halfwidth: float = 0.0,
     runs_per_round: int | None = None,
-    time_limit_s: float | None = None,
+    rounds_limit_s: float | None = None,
 ) -> list[LatencyStatistics]:
     """Each shipped model's latency, measured side by side in interleaved rounds.
 
@@ -305,7 +326,7 @@ def measured(
         rounds: the fewest and the most; a model is done when its median is known within
             ``relative_halfwidth``.
         runs_per_round: runs of a model in each round; when None the agent takes more of fast models.
-        time_limit_s: no other round begins after that; None: all are made.
+        rounds_limit_s: no other round begins when they took so long; None: all are made.
 
     Raises:
         MeasurementError: the device cannot run one of them.
@@ -318,7 +339,7 @@ def measured(
         max_rounds=most,
         relative_halfwidth=relative_halfwidth,
         runs_per_round=runs_per_round,
-        time_limit_s=time_limit_s,
+        rounds_limit_s=rounds_limit_s,
     )
     found = {}
     for one in compared:
