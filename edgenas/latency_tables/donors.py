@@ -24,9 +24,6 @@ from edgenas.latency_tables.table import LatencyTable
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-ENOUGH = 40
-"""Measured networks from which on a table stands on its own, and may be a donor."""
-
 _MOST_FITTED = 100  # networks that a donor's predictor is fitted to: more cost seconds and gain little
 
 

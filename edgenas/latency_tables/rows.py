@@ -110,3 +110,4 @@ class EnvironmentRow(Record):
     runtime_version: str
     taken_at: str
     virtual_clock: bool = False
+    measuring_version: int = 1

@@ -37,6 +37,9 @@ from edgenas.records import (
     TracedKernel,
 )
 
+ENOUGH = 40
+"""Measured networks from which on a table stands on its own, and may be a donor."""
+
 
 class LatencyTable:
     """What was measured on one device. Use ``open``; several processes may write at once.
@@ -219,19 +222,15 @@ class LatencyTable:
 
     def environments(self) -> list[EnvironmentRow]:
         """Every state the device was measured in, the latest last."""
-        rows = [
-            EnvironmentRow(
-                id=row["id"], fingerprint=row["fingerprint"], runtime=row["runtime"],
-                runtime_version=row["runtime_version"], taken_at=row["taken_at"],
-                virtual_clock=bool(json.loads(row["record"]).get("virtual_clock")),
-            )
-            for row in self._database.rows("environments")
-        ]  # fmt: skip
+        rows = [_environment(row) for row in self._database.rows("environments")]
         return sorted(rows, key=lambda row: row.taken_at)
 
-    def latest_environment(self) -> Environment | None:
-        """The device as it was last seen, in full; None in an empty table."""
-        rows = sorted(self._database.rows("environments"), key=lambda row: str(row["taken_at"]))
+    def latest_environment(self, fingerprint: str | None = None) -> Environment | None:
+        """The device as it was last seen, in full, or seen with that fingerprint; None where it never was."""
+        seen = (
+            row for row in self._database.rows("environments") if fingerprint in (None, row["fingerprint"])
+        )
+        rows = sorted(seen, key=lambda row: str(row["taken_at"]))
         return msgspec.json.decode(rows[-1]["record"], type=Environment) if rows else None
 
     def networks(self, *, space: str | None = None) -> dict[str, NetworkRow]:
@@ -309,12 +308,18 @@ class LatencyTable:
             yield BlockRow(**{name: row[name] for name in BlockRow.__struct_fields__})
 
     def configurations(self) -> list[tuple[str, int]]:
-        """Pairs of fingerprint and threads that have latencies, the most measured and latest first."""
+        """Pairs of fingerprint and threads that have latencies: those measured in today's way first, where
+        they are enough, then the most measured ones, of equals the latest."""
         found = self._database.connection.execute(
-            "SELECT fingerprint, threads, count(*) AS n FROM latencies WHERE statistics IS NOT NULL"
-            " GROUP BY fingerprint, threads ORDER BY n DESC, max(taken_at) DESC"
-        )
-        return [(fingerprint, threads) for fingerprint, threads, _ in found]
+            "SELECT fingerprint, threads, count(*) AS n, max(taken_at) FROM latencies"
+            " WHERE statistics IS NOT NULL GROUP BY fingerprint, threads"
+        ).fetchall()
+        versions = {row.fingerprint: row.measuring_version for row in self.environments()}
+        order = {}
+        for fingerprint, threads, count, latest in found:
+            version = versions.get(fingerprint, 1)
+            order[fingerprint, threads] = (version if count >= ENOUGH else 0, count, latest, version)
+        return sorted(order, key=lambda one: order[one], reverse=True)
 
     def summary(self) -> TableSummary:
         """What the table holds, counted."""
@@ -351,6 +356,15 @@ def _traced_kernel(sample: KernelSample, spec: KernelSpec) -> TracedKernel:
 
 def _latest_runtime(environments: list[EnvironmentRow]) -> tuple[str, str]:
     return (environments[-1].runtime, environments[-1].runtime_version) if environments else ("", "")
+
+
+def _environment(row: dict[str, Any]) -> EnvironmentRow:
+    record = json.loads(row["record"])
+    return EnvironmentRow(
+        id=row["id"], fingerprint=row["fingerprint"], runtime=row["runtime"],
+        runtime_version=row["runtime_version"], taken_at=row["taken_at"],
+        virtual_clock=bool(record.get("virtual_clock")), measuring_version=record.get("measuring_version", 1),
+    )  # fmt: skip
 
 
 def _network(row: dict[str, Any]) -> NetworkRow:

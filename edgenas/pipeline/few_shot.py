@@ -8,10 +8,11 @@ from typing import TypeVar
 import numpy as np
 
 from edgenas.errors import TableError
-from edgenas.latency_tables.donors import ENOUGH, Donor, MakeUp
+from edgenas.latency_tables.donors import Donor, MakeUp
 from edgenas.latency_tables.evaluation import left_out_rmspe
 from edgenas.latency_tables.few_shot import FEWEST, FewShot
 from edgenas.latency_tables.observations import MeasuredNetwork, Observations
+from edgenas.latency_tables.table import ENOUGH
 
 _Seen = TypeVar("_Seen")
 

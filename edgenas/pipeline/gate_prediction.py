@@ -51,11 +51,12 @@ class PredictedLatency(LatencySource):
         self.table = str(path)
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgenas-gate-")))
         table = stack.enter_context(open_copy(path, self.folder))
-        environment = table.latest_environment()
-        if environment is None:
+        if table.latest_environment() is None:
             raise TableError(f"{path} is empty", hint="edgenas profile fills a table")
-        self._environment = environment
         self.predictor = fitted(table, threads=threads)
+        environment = table.latest_environment(self.predictor.fingerprint)
+        assert environment is not None, "it was measured there"
+        self._environment = environment
         self.device, self.runtime = self.predictor.device, self.predictor.runtime
         self.threads = self.predictor.threads
         self.agent = stack.enter_context(connect(load_profile(HOSTS[environment.runtime], workspace)))

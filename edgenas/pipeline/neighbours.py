@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgenas.errors import TableError
-from edgenas.latency_tables.donors import ENOUGH, Donor
+from edgenas.latency_tables.donors import Donor
 from edgenas.latency_tables.observations import Observations, observe
-from edgenas.latency_tables.table import LatencyTable
+from edgenas.latency_tables.table import ENOUGH, LatencyTable
 from edgenas.progress import warn
 from edgenas.workspace import Workspace
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from edgenas.device_profiles import load_profile
 from edgenas.errors import UsageError
-from edgenas.latency_tables.donors import ENOUGH
-from edgenas.latency_tables.table import LatencyTable
+from edgenas.latency_tables.table import ENOUGH, LatencyTable
 from edgenas.measuring import connect
 from edgenas.pipeline.neighbours import Neighbours
 from edgenas.pipeline.profile_measuring import Measuring
