@@ -239,7 +239,13 @@ WAYS_TO_SAY_IT: dict[str, list[dict[str, Any]]] = {
         {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"},
         {"pads": [1, 1, 1, 1]},
     ],
-    "MaxPool": [{"kernel_shape": [3, 3], "ceil_mode": 1, "storage_order": 0}, {"kernel_shape": [3, 3]}],
+    "MaxPool": [
+        {"kernel_shape": [3, 3], "ceil_mode": 1, "storage_order": 0, "pads": [0, 0, 1, 1]},
+        {"kernel_shape": [3, 3]},
+    ],
+    "ConvTranspose": [{"output_padding": [1, 1], "group": 1}, {}],
+    "Gemm": [{"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}, {"transB": 1}],
+    "LayerNormalization": [{"axis": 3}, {"axis": -1, "epsilon": 1e-6}, {}],
     "BatchNormalization": [{"epsilon": 1e-3, "momentum": 0.9, "training_mode": 0}, {}],
     "Softmax": [{"axis": -3}, {"axis": 1}],
 }
@@ -257,6 +263,15 @@ def test_kernels_are_equal_however_a_model_says_it(kind: str) -> None:
     assert all(canonical_spec(spec) is spec for spec in specs)
     other = {"kernel_shape": [3, 3], "strides": [2, 2], "axis": 2}
     assert spec_of(msgspec.structs.replace(said[0], attributes=other)).key() != specs[0].key()
+
+
+def test_padding_on_one_side_is_another_kernel() -> None:
+    symmetric, causal = ([2, 2, 2, 2], [0, 0, 4, 4])
+    keys = {
+        spec_of(traced("n", "s", *SAME, weight=(8, 1, 5, 5), group=8, pads=pads)).key()
+        for pads in (symmetric, causal)
+    }
+    assert len(keys) == 2
 
 
 SIDES = st.lists(st.integers(1, 512), min_size=4, max_size=4)
@@ -301,6 +316,23 @@ def test_what_is_written_is_read_again(measured: LatencyTable) -> None:
     summary = measured.summary()
     assert (summary.networks, summary.environments, summary.runs) == (70, 1, 1)
     assert verify(measured.path, device="synthetic").intact
+
+
+@pytest.mark.parametrize(("measured_anew", "meant"), [(2, 1), (1, 0)])
+def test_what_was_measured_in_todays_way_is_meant_once_it_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured_anew: int, meant: int
+) -> None:
+    monkeypatch.setattr("edgenas.latency_tables.table.ENOUGH", 2)
+    ways = [msgspec.structs.replace(ENVIRONMENT, measuring_version=version) for version in (1, 2)]
+    with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
+        for way, count in zip(ways, (3, measured_anew), strict=True):
+            for number in range(count):
+                row = NetworkLatency(
+                    model_sha256=f"{number}", threads=1, statistics=statistics((1.0, 1.0, 1.0))
+                )
+                table.add_latency(row, way)
+        assert table.configurations()[0] == (ways[meant].fingerprint(), 1)
+        assert table.latest_environment(ways[0].fingerprint()) == ways[0]
 
 
 def test_kernels_that_had_several_keys_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
