@@ -167,6 +167,20 @@ def _resnet_basic(draw: Draw) -> None:
     classify(sketch, 10 if draw.small else 1000)
 
 
+def _resnet_cifar(draw: Draw) -> None:
+    """ResNet-20 to -110 of He et al. (2015), which share all kernels, and ResNet-8 of MLPerf Tiny."""
+    sketch = draw.sketch
+    convolve(sketch, draw.wide(16), 3, act="Relu")
+    for stage, count in enumerate((16, 32, 64)):
+        for block in range(2):
+            stride = 2 if stage and not block else 1
+            source = sketch.value
+            convolve(sketch, draw.wide(count), 3, stride=stride, act="Relu")
+            convolve(sketch, draw.wide(count), 3)
+            _shortcut(sketch, source, stride, "Relu")
+    classify(sketch, 10)
+
+
 def _shortcut(sketch: Sketch, source: str, stride: int, act: str = "") -> None:
     """Adds what the block read, through a convolution where its shape differs."""
     main, shape = sketch.value, sketch.shape
@@ -819,5 +833,6 @@ FAMILIES: tuple[tuple[Family, tuple[int, ...]], ...] = (
     (_vgg, _IMAGES), (_efficientnet_lite, _IMAGES), (_resnext, _IMAGES), (_convnext, _IMAGES),
     (_efficientnet_v2, _IMAGES), (_shufflenet_v1, _IMAGES), (_inception_v3, (96, 160, 224, 299)),
     (_prelu_resnet, (64, 96, 112, 112, 128)), (_ghostnet, _IMAGES), (_alexnet, _IMAGES), (_xception, _IMAGES),
+    (_resnet_cifar, (32, 32, 32, 48, 64)),
 )  # fmt: skip
 """What takes turns, with the resolutions that each is used at."""

@@ -206,7 +206,7 @@ class ArchitectureNetwork(KernelNetwork):
     built_by: ClassVar[Callable[..., onnx.ModelProto]] = staticmethod(architecture)
 
     def recipe(self) -> str:
-        return _hash("architecture-2", self.index, self.seed, self.precision, self.target)
+        return _hash("architecture-3", self.index, self.seed, self.precision, self.target)
 
 
 def plan_kernels(precisions: Sequence[Precision], target: Target, *, seed: int) -> list[PlannedNetwork]:
