@@ -122,6 +122,16 @@ def test_scores_of_another_search_do_not_count(tmp_path: Path) -> None:
     assert len(loop(tmp_path, Evolution).history) == 0
 
 
+def test_a_search_of_another_version_begins_anew(tmp_path: Path) -> None:
+    loop(tmp_path, Evolution).run(lambda: None)
+    state = tmp_path / "state.json"
+    content = json.loads(state.read_text())
+    content["identity"]["version"] -= 1
+    content["state"] = {}  # nobody knows what it held
+    state.write_text(json.dumps(content))
+    assert len(loop(tmp_path, Evolution).history) == 0
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
 @settings(max_examples=60, deadline=None)
 def test_nothing_dominates_the_front_and_it_dominates_the_rest(points: list[tuple[int, int]]) -> None:

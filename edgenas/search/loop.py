@@ -19,7 +19,8 @@ from edgenas.search.problem import Floats, Genomes, Problem
 from edgenas.search.schedule import PressureSchedule
 from edgenas.search.strategy import Strategy
 
-VERSION = 1
+# Raised when a strategy would go on otherwise from the same state, or an accuracy source score otherwise.
+VERSION = 2
 
 
 class SearchLoop:
