@@ -306,11 +306,34 @@ def test_a_template_that_was_killed_is_started_again(tmp_path: Path) -> None:
     asked = {"models": [model], "min_rounds": 2, "max_rounds": 2, "alike": True}
     assert "statistics" in agent.ask("compare", **asked)["data"]["results"][model]
     pid = agent.process.pid
-    (template,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    os.kill(int(template), signal.SIGKILL)
+    (template,) = children(pid)
+    os.kill(template, signal.SIGKILL)
     for _ in range(2):  # the first may still find it, and is a failed measurement then
         result = agent.ask("compare", **asked)["data"]["results"][model]
     assert "statistics" in result
+    agent.close()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are found in /proc")
+def test_a_process_that_was_killed_while_it_measured_is_a_crash(tmp_path: Path) -> None:
+    """The host tries such a model again, a model that fails by itself it does not."""
+    agent = RawAgent(tmp_path)
+    agent.hello()
+    model = put(agent, slow_model())
+    params = {"models": [model], "min_rounds": 1000, "max_rounds": 1000, "alike": True}
+    agent.write(json.dumps({"id": 8, "method": "compare", "params": params}).encode())
+    assert agent.line()["name"] == "loading"
+    while not (copies := [copy for child in children(agent.process.pid) for copy in children(child)]):
+        time.sleep(0.01)
+    os.kill(copies[0], signal.SIGKILL)
+    while (said := agent.line())["kind"] == "event":
+        pass
+    result = said["data"]["results"][model]
+    assert result["crashed"] and "SIGKILL" in result["error"]
     agent.close()
 
 

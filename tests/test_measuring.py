@@ -505,6 +505,16 @@ def compared(**changes: Any) -> bytes:
     return message("result", {"results": {"0" * 64: {"statistics": statistics_with(**changes)}}})
 
 
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_crash_is_told_from_a_model_that_fails(tmp_path: Path, crashed: bool) -> None:
+    hostile = Hostile(tmp_path)
+    failed = {"error": "it ended", "crashed": crashed}
+    hostile.answer.write_bytes(message("result", {"results": {"0" * 64: failed}}))
+    with connect(hostile.profile) as device:
+        (network,) = device.compare(["0" * 64], **QUICK)
+    assert (network.error, network.crashed) == ("it ended", crashed)
+
+
 def test_threads_that_never_rest_are_told_once(tmp_path: Path) -> None:
     hostile, told = Hostile(tmp_path), Told()
     hostile.answer.write_bytes(2 * message("event", {}, name="restless") + compared())

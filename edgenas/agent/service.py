@@ -131,17 +131,18 @@ class Service:
 
     def _one_by_one(self, plan: Plan, given: Parameters) -> Dict[str, Any]:
         results: Dict[str, Any] = {}
-        for content in given.texts("models")[: _most_sessions(given)]:
+        chosen = given.texts("models")[: _most_sessions(given)]
+        paths = {content: str(self._cache.path(content)) for content in chosen}
+        for content, model in paths.items():
             if results and plan.deadline is not None and time.monotonic() > plan.deadline:
                 break
             self._cool(given)
             self._channel.event("loading", model=content)
-            model = str(self._cache.path(content))
             try:
                 job = {"model": model, "threads": _threads(given), "plan": plan._asdict()}
                 results[content] = self._running_template().ask(job)
             except AgentError as failure:
-                results[content] = {"error": failure.message}
+                results[content] = {"error": failure.message, "crashed": failure.kind == "crash"}
         return results
 
     def _running_template(self) -> Template:

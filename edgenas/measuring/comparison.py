@@ -119,7 +119,8 @@ class Comparer:
 
     def _network(self, model: str, compared: Compared) -> NetworkLatency:
         if compared.statistics is None:
-            return self._failed(model, compared.error or "the device gave no reason")
+            reason = compared.error or "the device gave no reason"
+            return self._failed(model, reason, crashed=compared.crashed)
         try:
             statistics = plausible(compared.statistics)
         except ValueError as error:

@@ -64,6 +64,7 @@ class Compared(msgspec.Struct):
     statistics: LatencyStatistics | None = None
     disturbed_rounds: _Count = 0
     error: _Text | None = None
+    crashed: bool = False
 
 
 class Comparison(msgspec.Struct):
