@@ -441,3 +441,16 @@ def test_what_is_given_to_a_command_arrives_whatever_its_size(server: Server) ->
             connection.run("cat; sleep 60", timeout_s=1.0)
         with pytest.raises(DeviceUnreachableError, match="takes longer than 1 s"):
             connection.run("exec >&- 2>&-; sleep 60", timeout_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("echo first >&2; echo second >&2; exit 3", "second"), ("exit 7", "it ended with code 7")],
+)
+def test_a_command_that_fails_does_not_look_like_a_lost_device(
+    server: Server, command: str, said: str
+) -> None:
+    connection = SshConnection(server.profile)
+    with contextlib.closing(connection), pytest.raises(DeviceUnreachableError) as caught:
+        connection.run(command)
+    assert caught.value.message == f"'board' failed at '{command}': {said}"

@@ -104,8 +104,11 @@ class SshConnection(Connection):
         self._ensure_master()
         with self._in_time(command, timeout_s):
             done = run_limited([*self._ssh(), self.host, command], given=given, timeout_s=timeout_s)
+        said = done.stderr.decode("utf-8", "replace")
+        if done.returncode and self.end_of(done.returncode).lost:
+            raise self._unreachable(said)
         if done.returncode:
-            raise self._unreachable(done.stderr.decode("utf-8", "replace"))
+            raise self._failed(command, said, done.returncode)
         return done.stdout.decode("utf-8", "replace")
 
     def end_of(self, returncode: int) -> End:
@@ -201,7 +204,7 @@ class SshConnection(Connection):
         except subprocess.TimeoutExpired:
             raise self._unreachable(f"'{what[:60]}' takes longer than {limit_s:.0f} s") from None
         except CommandFloodedError:
-            raise self._unreachable(f"'{what[:60]}' prints more than {MOST_BYTES >> 20} MiB") from None
+            raise self._failed(what, f"it prints more than {MOST_BYTES >> 20} MiB", 0) from None
 
     def _ssh(self) -> Sequence[str]:
         shared = ("-o", "ControlMaster=no", "-S", str(self._control)) if self._shared else ("-S", "none")
@@ -211,13 +214,23 @@ class SshConnection(Connection):
         return ("ssh", *named, *slow, *_OPTIONS, *shared)
 
     def _unreachable(self, said: str) -> DeviceUnreachableError:
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        # A changed host key fills a screen; what matters is not on its last line.
-        reason = next((line for line in lines if any(sign in line for sign, _ in _HINTS)), "")
-        shown = reason or (lines[-1] if lines else "ssh gives no reason")
+        shown = _telling_line(said) or "ssh gives no reason"
         return DeviceUnreachableError(
-            f"'{self.profile.id}' cannot be reached as '{self.host}': {shown[:300]}", hint=self.hint(said)
+            f"'{self.profile.id}' cannot be reached as '{self.host}': {shown}", hint=self.hint(said)
         )
+
+    def _failed(self, command: str, said: str, code: int) -> DeviceUnreachableError:
+        shown = _telling_line(said) or f"it ended with code {code}"
+        return DeviceUnreachableError(
+            f"'{self.profile.id}' failed at '{command[:60]}': {shown}", hint=self.hint(said)
+        )
+
+
+def _telling_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    # A changed host key fills a screen; what matters is not on its last line.
+    known = (line for line in lines if any(sign in line for sign, _ in _HINTS))
+    return next(known, lines[-1] if lines else "")[:300]
 
 
 def _short_folder() -> str | None:
