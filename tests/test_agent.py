@@ -1072,8 +1072,8 @@ def test_openvino_tells_inputs_whose_integers_are_shifted(tmp_path: Path) -> Non
     """Its int8 kernels take up to twice as long where the zero point of the input is not 0."""
     pytest.importorskip("openvino", reason="openvino is not installed")
     from edgenas.agent.openvino_backend import OpenVinoBackend
-    from edgenas.latency_tables.building_blocks import convolve
-    from edgenas.latency_tables.sketch import Sketch
+    from edgenas.latency_tables.profile_networks.building_blocks import convolve
+    from edgenas.latency_tables.profile_networks.sketch import Sketch
 
     sketch = Sketch((1, 16, 8, 8), np.random.default_rng(0), int8_scheme="u8s8")
     for activation in ("Relu", "", "Relu"):  # what the next one reads: from 0 up, of both signs, from 0 up

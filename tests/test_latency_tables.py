@@ -21,13 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgenas.errors import TableError, UnknownKernelsError
-from edgenas.latency_tables.architectures import FAMILIES, architecture
 from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.latency_tables.covering import cover
 from edgenas.latency_tables.database import Database
 from edgenas.latency_tables.evaluation import cross_validated, held_out_error, noise_floor
 from edgenas.latency_tables.integrity import verify
-from edgenas.latency_tables.kernel_networks import kernel_network
 from edgenas.latency_tables.kernels import (
     KernelSpec,
     canonical_spec,
@@ -39,8 +37,10 @@ from edgenas.latency_tables.kernels import (
 )
 from edgenas.latency_tables.layers import describe_layer
 from edgenas.latency_tables.observations import observe
-from edgenas.latency_tables.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.predictor import LatencyPredictor
+from edgenas.latency_tables.profile_networks.architectures import FAMILIES, architecture
+from edgenas.latency_tables.profile_networks.kernel_networks import kernel_network
+from edgenas.latency_tables.profile_networks.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.regression import ShapeRegressor
 from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.saved_predictor import fitted, predictors_folder

@@ -22,7 +22,7 @@ import pytest
 from edgenas.device_profiles import load_profile
 from edgenas.errors import ModelError, TableError, UnknownKernelsError, UsageError
 from edgenas.latency_tables.integrity import verify
-from edgenas.latency_tables.operator_tour import STOPS
+from edgenas.latency_tables.profile_networks.operator_tour import STOPS
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
 from edgenas.pipeline import profile_plan
@@ -44,7 +44,7 @@ from edgenas.workspace import Workspace
 TARGET = Target(opset=17, ir_version=8, int8_scheme="u8s8")
 CODE = """
 import sys
-from edgenas.latency_tables.operator_tour import STOPS
+from edgenas.latency_tables.profile_networks.operator_tour import STOPS
 from edgenas.pipeline import profile_plan
 from edgenas.pipeline.predict import predict
 from edgenas.pipeline.profile import profile

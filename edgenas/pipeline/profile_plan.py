@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgenas.latency_tables.architectures import FAMILIES, architecture
 from edgenas.latency_tables.covering import cover
-from edgenas.latency_tables.kernel_networks import kernel_network
 from edgenas.latency_tables.layers import describe_layer
-from edgenas.latency_tables.operator_tour import STOPS, tour_network
+from edgenas.latency_tables.profile_networks.architectures import FAMILIES, architecture
+from edgenas.latency_tables.profile_networks.kernel_networks import kernel_network
+from edgenas.latency_tables.profile_networks.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.rows import NetworkRow, Role
 from edgenas.pipeline.onnx_input import precision_of, read_model, with_batch_one
 from edgenas.records import Environment, Precision

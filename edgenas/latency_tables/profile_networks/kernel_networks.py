@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgenas.latency_tables.sketch import Sketch
+from edgenas.latency_tables.profile_networks.sketch import Sketch
 
 _SIDES = (4, 7, 8, 10, 14, 16, 20, 28, 32, 40, 56, 64, 80, 112, 160, 224, 320)
 _IMAGE_SIDES = (32, 64, 96, 112, 128, 160, 224, 320)

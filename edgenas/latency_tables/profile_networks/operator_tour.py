@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from edgenas.latency_tables.sketch import Sketch
+from edgenas.latency_tables.profile_networks.sketch import Sketch
 
 Stop = Callable[[Sketch], None]
 

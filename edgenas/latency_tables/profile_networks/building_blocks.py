@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgenas.latency_tables.sketch import Sketch
+from edgenas.latency_tables.profile_networks.sketch import Sketch
 
 Sides = int | tuple[int, int]
 _FUSED = ("Relu", "Clip")  # quantizers put no Q/DQ between a convolution and these
