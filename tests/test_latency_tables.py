@@ -821,7 +821,7 @@ def test_networks_like_published_ones_run_and_are_quantized_throughout(scheme: s
 
 
 def test_clamped_activations_leave_whole_int8_kernels(tmp_path: Path) -> None:
-    index = [family.__name__ for family, _ in FAMILIES].index("_mobilenet_v1")
+    index = [family.__name__ for family, _ in FAMILIES].index("mobilenet_v1")
     model = architecture(index, seed=1, int8_scheme="u8s8", opset=17, ir_version=8)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
