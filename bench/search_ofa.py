@@ -1,11 +1,12 @@
 """Evolution beside once-for-all's EvolutionFinder on its own table and accuracy predictor.
 
-    python bench/search_ofa.py [--quick] [--json OUT] [--seeds N]
+    python bench/search_ofa.py [--quick] [--json OUT] [--seeds N] [--first-seed K]
 
 Both search once-for-all's MobileNetV3 space under a latency limit on a Samsung Note10, with its
 published block table and accuracy predictor. Ours counts unique candidates within the limit; the
 peer's are counted as it evaluates them (repeats and all), and its unique ones are shown. The
-accuracies are what the predictor says, not ImageNet. One core each; time is CPU time.
+accuracies are what the predictor says, not ImageNet. One core each; time is CPU time. Runs that OUT
+holds are not made again.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 import yaml
 from ofa_space import DATA, AccuracyPredictor, Note10Table, OfaSpace
 from provenance import provenance
+from search_hwnas import resumed
 
 from edgenas.search.evolution import Evolution
 from edgenas.search.problem import Limit, Problem
@@ -51,17 +53,23 @@ def main() -> None:
     evaluations = EVALUATIONS // 10 if options.quick else EVALUATIONS
     peer = None if options.without_peer else Peer()
     agreement = None if peer is None else peer.agreement()
-    rows = []
-    for limit in LIMITS_MS:
+    tools = {"edgenas": ours} | ({} if peer is None else {"ofa": peer.run})
+    rows = resumed(options.json)
+    done = {(row["tool"], row["limit_ms"], row["seed"]) for row in rows}
+    for tool, run in tools.items():
         for seed in range(options.first_seed, options.first_seed + seeds):
-            rows.append(ours(limit, seed, evaluations))
-            if peer is not None:
-                rows.append(peer.run(limit, seed, evaluations))
+            for limit in LIMITS_MS:
+                if (tool, limit, seed) not in done:
+                    rows.append(run(limit, seed, evaluations))
+                    if options.json:
+                        save(options.json, agreement, rows)
     show(rows)
-    if options.json:
-        packages = ("numpy", "torch", "ofa") if peer else ("numpy", "torch")
-        content = {"environment": provenance(*packages), "agreement": agreement, "runs": rows}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def save(path: Path, agreement: dict[str, float] | None, rows: list[dict[str, Any]]) -> None:
+    packages = ("numpy", "torch", "ofa") if agreement else ("numpy", "torch")
+    content = {"environment": provenance(*packages), "agreement": agreement, "runs": rows}
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def ours(limit_ms: float, seed: int, evaluations: int) -> dict[str, Any]:
