@@ -10,7 +10,8 @@ from scipy.optimize import check_grad
 from strategy_contract import GridSpace, accuracy, cost, grid_problem
 
 from edgenas.search.acquisition import Predictions, choose_batch, corner_of, shortlist
-from edgenas.search.evolution import Evolution
+from edgenas.search.adviser import Adviser
+from edgenas.search.evolution import FIRST, Evolution
 from edgenas.search.genome_codes import GenomeCodes
 from edgenas.search.initial_design import spread_sample
 from edgenas.search.pareto import front, hypervolume
@@ -18,7 +19,7 @@ from edgenas.search.problem import Problem
 from edgenas.search.random_search import RandomSearch
 from edgenas.search.strategy import Strategy
 from edgenas.search.surrogate import GaussianProcess, _loss, _Prior
-from edgenas.search.variation import Variation
+from edgenas.search.variation import Seen, Variation
 from edgenas.search.warping import STRENGTHS, Warping
 
 COUNTS = GridSpace.option_counts
@@ -180,6 +181,22 @@ def test_a_search_learns_from_traits_what_its_genes_do_not_say(seed: int) -> Non
         found.append(strategy.history.objectives[:, 0])
     without, told = (np.sort(one)[:20].mean() for one in found)
     assert told < without
+
+
+def test_a_surrogate_that_is_wrong_and_sure_does_not_choose_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stubborn(self: Adviser, history: object, seen: Seen, breed: object, n: int) -> np.ndarray:
+        left = self._everything.genomes[~np.array(seen.contains(self._everything.genomes))]
+        return left[left[:, 0] == 0][:n]
+
+    monkeypatch.setattr(Adviser, "advise", stubborn)
+    strategy = Evolution(grid_problem(("accuracy",)), seed=0, evaluations=200)
+    while len(strategy.history) < 100:
+        genomes = strategy.ask()
+        strategy.tell(genomes, -accuracy(genomes)[:, None])
+    later = strategy.history.genomes[FIRST:]
+    assert 3 <= (later[:, 0] == 1).sum() <= 20
 
 
 def best_of(kind: type[Strategy], seed: int) -> float:

@@ -25,6 +25,8 @@ NICHE_SHARE = 0.5
 DEAR = 2000
 FIRST, BATCH = 12, 8
 """Candidates of the first and of every later generation that a surrogate chooses, at most."""
+BRED_SHARE = 0.125
+"""Share of the later candidates that no surrogate chooses: one that is wrong and sure of it never learns."""
 
 
 def option_elites(genomes: Genomes, options: int, depth: int) -> np.ndarray:
@@ -73,7 +75,9 @@ class Evolution(Strategy):
                 else spread_sample(self.variation, n)
             )
         if self._adviser is not None and len(self.history) >= 8:
-            return self._adviser.advise(self.history, self._seen, self._breed, n)
+            bred = int(n * BRED_SHARE + self.rng.random())
+            advised = self._adviser.advise(self.history, self._seen, self._breed, n - bred)
+            return np.concatenate([advised, self._breed(BATCH)]) if bred else advised
         return self._breed(n + n // 8)  # some children will be repeats
 
     def _breed(self, n: int) -> Genomes:
