@@ -75,13 +75,17 @@ def test_other_devices_have_a_switch_of_their_own(own_cache: Path, tmp_path: Pat
 def test_board_repeats_itself(tmp_path: Path) -> None:
     with board_here(tmp_path / "cache") as board:
         assert board.start() == board.process  # started twice is started once
-        with connect(load_profile(DEVICE, Workspace(tmp_path))) as agent:
-            assert agent.environment.virtual_clock
-            assert agent.environment.architecture == "aarch64"
-            model = agent.ship(write_model(tmp_path / "m.onnx", width=64, side=64))
-            first, second = (next(iter(agent.compare([model], **QUICK))) for _ in range(2))
-            assert first.statistics and second.statistics
-            latency_ms = first.statistics.latency_ms
-            assert second.statistics.latency_ms == pytest.approx(latency_ms, rel=0.01)
+        profile, found = load_profile(DEVICE, Workspace(tmp_path)), []
+        files = [write_model(tmp_path / f"{width}.onnx", width=width, side=64) for width in (64, 32, 16)]
+        for number in (1, -1):
+            with connect(profile) as agent:
+                assert agent.environment.virtual_clock
+                assert agent.environment.architecture == "aarch64"
+                models = agent.ship_all(files)[::number]  # the order changes nothing
+                found.append({one.model_sha256: one.statistics for one in agent.compare(models, **QUICK)})
+        for model, statistics in found[0].items():
+            again = found[1][model]
+            assert statistics is not None and again is not None
+            assert again.latency_ms == pytest.approx(statistics.latency_ms, rel=0.001)
         assert board.stop() is True
         assert board.stop() is False
