@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_the_best_keeps_the_limit_by_measurement_and_is_on_disk(measured: Worksp
     assert found.accuracy_source.startswith("proxy")
     assert Path(found.path).is_file()
     folder = Path(found.path).parent.name
-    assert folder == "search-mobilenetv3-demo-proxy-local-5ms-random"
+    assert re.fullmatch("search-mobilenetv3-demo-proxy-local-5ms-random-[0-9a-f]{8}", folder)
     page, whole = found.next_steps
     assert report(page.split()[-1], workspace=measured).is_file()
     assert whole.split()[:2] == ["edgenas", "run"]
@@ -234,7 +235,8 @@ def test_whatever_makes_another_search_has_a_folder_of_its_own(tmp_path: Path) -
         *({"space": str(one / "space.toml")} for one in (a, b)),
         *({"counted": {name: most}} for name in ("size_mb", "macs") for most in (1.0, 2.0)),
         *({"weights": {"latency_ms": value}} for value in (0.1, 0.2)),
-        {"shrink": True}, {"pressure": "relaxing"}, {"threads": 2}, {"latency_ms": (20.0000001,)},
+        {"shrink": True}, {"pressure": "relaxing"}, {"threads": 2}, {"evaluations": 900},
+        {"latency_ms": (20.0000001,)},
     ]  # fmt: skip
     names = [asked_for(tmp_path, **other).folder.name for other in [{}, *others]]
     assert names[0] == "search-default-proxy-rpi4-20ms"
@@ -248,8 +250,10 @@ def test_a_search_keeps_its_folder_where_nothing_else_is_searched(tmp_path: Path
     checkpoint.touch()
     usual = {"checkpoint": checkpoint, "counted": {"size_mb": 1.0, "macs": None}}
     first = asked_for(tmp_path, **usual).folder.name
-    more = {"evaluations": 900, "workers": "4"}
-    assert asked_for(tmp_path, **usual, **more).folder.name == first
+    assert asked_for(tmp_path, **usual, workers="4").folder.name == first
+    weights = {"latency_ms": 0.1, "macs": 0.2}
+    one, other = (asked_for(tmp_path, weights=dict(order)) for order in (weights, reversed(weights.items())))
+    assert one.folder == other.folder
     moved = tmp_path.rename(tmp_path.with_name("elsewhere"))
     there = {**usual, "checkpoint": moved / "runs" / "train-x" / "supernet.pt"}
     assert asked_for(moved, **there).folder.name == first

@@ -65,7 +65,7 @@ def place_of(asked: str | Path | None, workspace: Workspace) -> str | None:
 
 def _digest(further: Mapping[str, Any]) -> str:
     told = {name: value for name, value in sorted(further.items()) if value}
-    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:8] if told else ""
+    return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:8] if told else ""
 
 
 def next_steps(

@@ -109,7 +109,7 @@ class SearchRequest:
         return {
             **places, "data": places["data"] or self.data, "limits": self.limits,
             "weights": dict(self.weights), "shrink": self.shrink, "threads": self.threads,
-            "pressure": self.pressure != CONSTANT and self.pressure,
+            "evaluations": self.evaluations, "pressure": self.pressure != CONSTANT and self.pressure,
         }  # fmt: skip
 
     @property
