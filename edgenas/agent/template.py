@@ -53,7 +53,7 @@ class Template:
         try:
             os.write(self._process.stdin.fileno(), line)
         except BrokenPipeError:
-            raise AgentError("crash", "the template process ended") from None
+            raise self._gone() from None
         answer = self._answer()
         if "result" in answer:
             return answer["result"]
@@ -67,7 +67,11 @@ class Template:
                 status = int(line[len(_ENDED) :])
                 return {"kind": "crash", "message": _end(status)} if status else json.loads(said)
             said += line
-        raise AgentError("crash", "the template process ended")
+        raise self._gone()
+
+    def _gone(self) -> AgentError:
+        self._process.wait()  # so that whoever asks next knows
+        return AgentError("crash", "the template process ended")
 
 
 def serve_copies(jobs: int, results: int, do: Callable[[Job], Any]) -> None:
