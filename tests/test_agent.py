@@ -829,6 +829,20 @@ def test_a_process_on_the_measuring_core_is_noticed_in_a_fresh_process(
     assert [len(part) for part in parts] == [2, 2]  # each was timed once more
 
 
+def test_a_fresh_process_that_ended_at_once_is_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written and never read must not hide how it ended."""
+    ends = tmp_path / "python"
+    ends.write_text("#!/bin/sh\nkill -9 $$\n")
+    ends.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(ends))
+    process = fresh.FreshProcess(str(tmp_path))
+    process._process.wait()
+    with pytest.raises(AgentError, match="SIGKILL"):
+        process.ask([{"id": 1, "method": "hello", "params": {"filler": "x" * (1 << 17)}}], lambda *_: None)
+
+
 def test_a_device_that_is_never_left_alone_does_not_double_the_time(
     shared_core: None, tmp_path: Path
 ) -> None:

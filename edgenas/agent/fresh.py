@@ -91,7 +91,8 @@ class FreshProcess:
                 result = self._ask_one(request, relay)
         finally:
             assert self._process.stdin is not None
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it ended before it read everything
+                self._process.stdin.close()
             self._process.wait()
         return result
 
