@@ -90,10 +90,11 @@ class FreshProcess:
             for request in requests:
                 result = self._ask_one(request, relay)
         finally:
-            assert self._process.stdin is not None
+            assert self._process.stdin is not None and self._process.stdout is not None
             with contextlib.suppress(BrokenPipeError):  # it ended before it read everything
                 self._process.stdin.close()
             self._process.wait()
+            self._process.stdout.close()
         return result
 
     def _ask_one(self, request: Dict[str, Any], relay: Callable[[str, Dict[str, Any]], None]) -> Any:
