@@ -73,3 +73,5 @@ def test_a_cluster_of_others_does_the_work_and_survives_a_killed_worker(cluster:
         assert dict(workers.run(square, range(4))) == {index: index**2 for index in range(4)}
         assert dict(workers.run(partial(deadly, marks, 1), range(4))) == {i: i**2 for i in range(4)}
     assert len(list(marks.iterdir())) == 1
+    with connected_workers("1") as workers:  # of this machine, although a cluster runs here
+        assert dict(workers.run(square, range(2))) == {0: 0, 1: 1}

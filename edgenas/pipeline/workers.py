@@ -126,7 +126,14 @@ def connected_workers(asked: str | None) -> Iterator[Workers]:
 def _start(ray: Any, asked: str) -> None:
     """Connects to a cluster, or starts workers here, without dashboard and usage statistics."""
     if not asked.startswith(_CLUSTER):
-        ray.init(num_cpus=int(asked), include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        # "local" is a cluster of its own, also where another one runs on this machine.
+        ray.init(
+            address="local",
+            num_cpus=int(asked),
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
         return
     try:
         ray.init(address=asked, logging_level="ERROR")
