@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 from typing import Iterator
 
 # How Python, C++ and ONNX Runtime's arena say that memory ran out.
@@ -45,6 +46,13 @@ def reported_as(kind: str, what: str) -> Iterator[None]:
         if _OUT_OF_MEMORY.search(said):
             raise AgentError("memory", _out_of_memory(said)) from error
         raise AgentError(kind, f"{what}: {said}") from error
+
+
+def how_it_ended(code: int) -> str:
+    """What a process's exit code says; a negative one is the number of a signal."""
+    if code >= 0:
+        return f"the process that ran the model ended with code {code}"
+    return f"the process that ran the model was ended by {signal.Signals(-code).name}"
 
 
 def _out_of_memory(said: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any, Callable, Dict, List
 from .backend import Backend, random_feed
 from .conditions import Disturbance, RunQueue
 from .environment import resident_bytes
-from .failures import AgentError
+from .failures import AgentError, how_it_ended
 from .latencies import statistics_of
 
 ROUNDS = 20
@@ -104,7 +103,7 @@ class FreshProcess:
             pipe_in.write(json.dumps(request).encode() + b"\n")
             pipe_in.flush()
         except BrokenPipeError:
-            raise AgentError("crash", self._end()) from None
+            raise AgentError("crash", how_it_ended(self._process.wait())) from None
         for line in pipe_out:
             message = json.loads(line)
             if message.get("id") != request["id"]:
@@ -115,13 +114,7 @@ class FreshProcess:
                 raise AgentError(message["data"]["kind"], message["data"]["message"])
             if message["name"] != "alive":
                 relay(message["name"], message["data"])
-        raise AgentError("crash", self._end())
-
-    def _end(self) -> str:
-        code = self._process.wait()
-        if code >= 0:
-            return f"the process that ran the model ended with code {code}"
-        return f"the process that ran the model was ended by {signal.Signals(-code).name}"
+        raise AgentError("crash", how_it_ended(self._process.wait()))
 
 
 def this_program() -> List[str]:

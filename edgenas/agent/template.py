@@ -11,7 +11,7 @@ import sys
 from typing import Any, Callable, Dict, List
 
 from . import fresh
-from .failures import AgentError, reported_as
+from .failures import AgentError, how_it_ended, reported_as
 
 Job = Dict[str, Any]
 
@@ -64,8 +64,8 @@ class Template:
         said = b""
         for line in self._process.stdout:
             if line.startswith(_ENDED):
-                status = int(line[len(_ENDED) :])
-                return {"kind": "crash", "message": _end(status)} if status else json.loads(said)
+                code = os.waitstatus_to_exitcode(int(line[len(_ENDED) :]))
+                return {"kind": "crash", "message": how_it_ended(code)} if code else json.loads(said)
             said += line
         raise self._gone()
 
@@ -118,9 +118,3 @@ def _answer(do: Callable[[Job], Any], job: bytes) -> Dict[str, Any]:
             return {"result": do(json.loads(job))}
     except AgentError as failure:
         return {"kind": failure.kind, "message": failure.message[:4000]}
-
-
-def _end(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return f"the process that ran the model was ended by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"the process that ran the model ended with code {os.WEXITSTATUS(status)}"
