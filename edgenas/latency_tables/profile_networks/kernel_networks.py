@@ -8,11 +8,19 @@ common group of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx
 
+from edgenas.latency_tables.profile_networks.building_blocks import (
+    activate,
+    layer_norm,
+    pool,
+    reshape,
+    shuffle,
+    tokens,
+    upsample,
+)
 from edgenas.latency_tables.profile_networks.sketch import Sketch
 
 _SIDES = (4, 7, 8, 10, 14, 16, 20, 28, 32, 40, 56, 64, 80, 112, 160, 224, 320)
@@ -159,13 +167,9 @@ def _activate(sketch: Sketch, rng: np.random.Generator) -> None:
 
 def _pool(sketch: Sketch, rng: np.random.Generator) -> None:
     kernel, stride = ((2, 2), (3, 2), (3, 1), (5, 1))[int(rng.integers(4))]
-    _, channels, height, width = sketch.shape
-    if min(height, width) < kernel:
+    if min(sketch.shape[2:]) < kernel:
         return
-    pads = [kernel // 2 if kernel % 2 else 0] * 4
-    size = ((side + 2 * pads[0] - kernel) // stride + 1 for side in (height, width))
-    kind = "MaxPool" if rng.random() < 0.5 else "AveragePool"
-    sketch.op(kind, shape=(1, channels, *size), kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads)
+    pool(sketch, "MaxPool" if rng.random() < 0.5 else "AveragePool", kernel, stride)
 
 
 def _attend_channels(sketch: Sketch, rng: np.random.Generator) -> None:
@@ -234,25 +238,14 @@ def _split(sketch: Sketch, rng: np.random.Generator) -> None:
 def _shuffle(sketch: Sketch, rng: np.random.Generator) -> None:
     """Channels of two groups interleaved, as in ShuffleNet."""
     del rng
-    _, channels, height, width = shape = sketch.shape
-    if channels % 2:
-        return
-    _reshape(sketch, (1, 2, channels // 2, height, width))
-    sketch.op("Transpose", shape=(1, channels // 2, 2, height, width), perm=[0, 2, 1, 3, 4])
-    _reshape(sketch, shape)
+    if sketch.shape[1] % 2 == 0:
+        shuffle(sketch, 2)
 
 
 def _resize(sketch: Sketch, rng: np.random.Generator) -> None:
     _, channels, height, width = sketch.shape
-    if 4 * channels * height * width > _MOST_ELEMENTS:
-        return
-    mode = "nearest" if rng.random() < 0.6 else "linear"
-    extra: dict[str, Any] = {}
-    if mode == "nearest":
-        extra = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    scales = sketch.constant(np.array([1, 1, 2, 2], np.float32))
-    doubled = (1, channels, 2 * height, 2 * width)
-    sketch.op("Resize", sketch.value, "", scales, shape=doubled, mode=mode, **extra)
+    if 4 * channels * height * width <= _MOST_ELEMENTS:
+        upsample(sketch, "nearest" if rng.random() < 0.6 else "linear")
 
 
 def _normalise(sketch: Sketch, rng: np.random.Generator) -> None:
@@ -293,59 +286,47 @@ def _to_tokens(sketch: Sketch, rng: np.random.Generator) -> None:
         )
     if sketch.shape[1] % 16 or sketch.shape[1] > 512:
         _convolve(sketch, int(rng.choice([64, 96, 192])), 1)
-    _, channels, height, width = sketch.shape
-    _reshape(sketch, (1, channels, height * width))
-    sketch.op("Transpose", shape=(1, height * width, channels), perm=[0, 2, 1])
-
-
-def _reshape(sketch: Sketch, shape: tuple[int, ...]) -> None:
-    sketch.op("Reshape", sketch.value, sketch.constant(np.array(shape, np.int64)), shape=shape)
+    tokens(sketch)
 
 
 def _linear(sketch: Sketch, out: int) -> None:
-    _, tokens, features = sketch.shape
-    sketch.op("MatMul", sketch.value, sketch.weight(features, out), shape=(1, tokens, out), fused=True)
+    _, count, features = sketch.shape
+    sketch.op("MatMul", sketch.value, sketch.weight(features, out), shape=(1, count, out), fused=True)
     sketch.op("Add", sketch.value, sketch.bias(out))
 
 
 def _attend(sketch: Sketch, rng: np.random.Generator) -> None:
     """Multi-head attention."""
-    _, tokens, features = sketch.shape
+    _, count, features = sketch.shape
     heads = int(rng.choice([2, 4, 8]))
     size, source = features // heads, sketch.value
     split: list[str] = []
     for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
         sketch.go_to(source)
         _linear(sketch, features)
-        _reshape(sketch, (1, tokens, heads, size))
-        moved = tuple((1, tokens, heads, size)[axis] for axis in perm)
+        reshape(sketch, 1, count, heads, size)
+        moved = tuple((1, count, heads, size)[axis] for axis in perm)
         split.append(sketch.op("Transpose", shape=moved, perm=perm))
     query, key, value = split
-    sketch.op("MatMul", query, key, shape=(1, heads, tokens, tokens))
+    sketch.op("MatMul", query, key, shape=(1, heads, count, count))
     sketch.op("Mul", sketch.value, sketch.constant(np.array(size**-0.5, np.float32)))
     sketch.op("Softmax", axis=-1)
-    sketch.op("MatMul", sketch.value, value, shape=(1, heads, tokens, size))
-    sketch.op("Transpose", shape=(1, tokens, heads, size), perm=[0, 2, 1, 3])
-    _reshape(sketch, (1, tokens, features))
+    sketch.op("MatMul", sketch.value, value, shape=(1, heads, count, size))
+    sketch.op("Transpose", shape=(1, count, heads, size), perm=[0, 2, 1, 3])
+    reshape(sketch, 1, count, features)
     _linear(sketch, features)
 
 
 def _feed_forward(sketch: Sketch, rng: np.random.Generator) -> None:
     features = sketch.shape[2]
     _linear(sketch, min(features * int(rng.choice([2, 4])), 1024))
-    value = sketch.value
-    sketch.op("Div", value, sketch.constant(np.array(2**0.5, np.float32)))
-    sketch.op("Erf")
-    sketch.op("Add", sketch.value, sketch.constant(np.array(1.0, np.float32)))
-    sketch.op("Mul", value, sketch.value)
-    sketch.op("Mul", sketch.value, sketch.constant(np.array(0.5, np.float32)))
+    activate(sketch, "Gelu")
     _linear(sketch, features)
 
 
 def _layer_norm(sketch: Sketch, rng: np.random.Generator) -> None:
     del rng
-    features = sketch.shape[2]
-    sketch.op("LayerNormalization", sketch.value, sketch.bias(features), sketch.bias(features), axis=-1)
+    layer_norm(sketch)
 
 
 def _soften(sketch: Sketch, rng: np.random.Generator) -> None:
