@@ -100,7 +100,7 @@ def observe(
         TableError: nothing was measured that way; the message says what was.
     """
     fingerprint, threads = configuration(table, threads, fingerprint)
-    networks = table.networks()
+    networks, specs = table.networks(), table.kernels()  # kernels first: traces are read under their keys
     traces = list(table.traces(fingerprint=fingerprint, threads=threads))
     structures = {trace.model_sha256: trace for trace in sorted(traces, key=lambda trace: trace.runs)}
     held_out = {sha for sha, network in networks.items() if network.role == "held-out"}
@@ -113,7 +113,7 @@ def observe(
         fingerprint=fingerprint,
         threads=threads,
         runtime=environment.runtime if environment else "",
-        specs=table.kernels(),
+        specs=specs,
         times_ms=_times(trace for trace in traces if trace.model_sha256 not in held_out),
         networks=tuple(replace(one, relative_noise=_VIRTUAL_NOISE) for one in measured)
         if virtual

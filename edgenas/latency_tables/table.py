@@ -256,10 +256,11 @@ class LatencyTable:
 
     def trace_of(self, model_sha256: str, *, fingerprint: str, threads: int) -> KernelTrace | None:
         """The kernels of one model as the device once told them; None where it was never asked."""
+        specs = self.kernels()
         rows = list(self.traces(fingerprint=fingerprint, threads=threads, model_sha256=model_sha256))
         if not rows:
             return None
-        row, specs = rows[-1], self.kernels()
+        row = rows[-1]
         runtimes = {one.fingerprint: (one.runtime, one.runtime_version) for one in self.environments()}
         runtime, version = runtimes[fingerprint]
         return KernelTrace(
