@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -107,18 +107,25 @@ class CountedSpace:
 
         Logarithms of multiply-accumulates and weights, and the wiring of its layers, summed over them.
         """
-        weighed = np.log1p(np.stack([self.macs(genomes), self.parameters(genomes)], axis=1))
-        wired = [self._of(kind, genomes).sum(axis=1) for kind in _WIRING]
+        kinds = ("macs", "parameters", *_WIRING)
+        macs, parameters, *wired = (column.sum(axis=1) for column in self._all_of(kinds, genomes))
+        weighed = np.log1p(np.stack([macs, parameters], axis=1))
         return np.hstack([weighed, np.stack(wired, axis=1)])
 
     def _of(self, kind: str, genomes: Genomes) -> Floats:
         """(N, slots)."""
-        entries = self._entries(np.atleast_2d(np.asarray(genomes, np.int64)))
-        columns = zip(self._slots, entries, strict=True)
-        return np.asarray(np.stack([counts[kind][entry] for counts, entry in columns], axis=1))
+        (found,) = self._all_of((kind,), genomes)
+        return found
 
-    def _entries(self, population: Genomes) -> Iterator[Genomes]:
+    def _all_of(self, kinds: Sequence[str], genomes: Genomes) -> Iterator[Floats]:
+        """(N, slots) of every kind."""
+        slots = list(zip(self._slots, self._entries(genomes), strict=True))
+        for kind in kinds:
+            yield np.stack([counts[kind][entry] for counts, entry in slots], axis=1)
+
+    def _entries(self, genomes: Genomes) -> Iterator[Genomes]:
         """For every slot the row (N,) of its counts."""
+        population = np.atleast_2d(np.asarray(genomes, np.int64))
         for slot in self._space.slots:
             index = np.zeros(len(population), np.int64)
             for gene in slot.genes:
