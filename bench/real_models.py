@@ -82,7 +82,8 @@ def _with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.initializer[:]
     model.graph.initializer.extend(weights)
     names = {one.name for one in weights}
-    inputs = [one for one in model.graph.input if one.name not in names]
+    # What the weights' shapes were read from is read no more; runtimes look at every input in every run.
+    inputs = [one for one in model.graph.input if one.name in used - names]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 8)  # older ones want weights among the inputs
