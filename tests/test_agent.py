@@ -1013,6 +1013,20 @@ def test_wire_reader_agrees_with_onnx() -> None:
     assert read.initializers == {"w": onnx_wire.Weight("int8", [4, 3, 3, 3])}
 
 
+def test_the_wire_reader_shows_single_numbers_however_they_are_written() -> None:
+    scale, zero_point = np.array(0.25, np.float32), np.array(200, np.uint8)
+    typed = [
+        helper.make_tensor("scale", onnx.TensorProto.FLOAT, (), [0.25]),
+        helper.make_tensor("zero_point", onnx.TensorProto.UINT8, (), [200]),
+    ]
+    raw = [numpy_helper.from_array(scale, "scale"), numpy_helper.from_array(zero_point, "zero_point")]
+    for weights in (typed, raw):
+        model = helper.make_model(helper.make_graph([], "g", [], [], weights))
+        read = onnx_wire.read_graph(model.SerializeToString()).initializers
+        contents = [read[name].content for name in ("scale", "zero_point")]
+        assert contents == [scale.tobytes(), zero_point.tobytes()]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
@@ -1087,6 +1101,29 @@ def test_anonymous_kernels_belong_to_what_feeds_them() -> None:
     assert attribution.layer("stem/conv_token_1", ["a", "w"], ["b"]) == "stem"
     assert attribution.layer("ReorderOutput_token_3", ["b"], ["c"]) == "stem"
     assert attribution.layer("Transpose_token_0", ["w", "c"], ["d"]) == "stem"
+
+
+def test_onnx_runtime_tells_what_a_concatenation_of_integers_looks_up(tmp_path: Path) -> None:
+    """What has the scale and zero point of the output is copied, which costs a fraction."""
+    from edgenas.agent.onnxruntime_backend import OnnxRuntimeBackend
+    from edgenas.latency_tables.profile_networks.building_blocks import concatenate, convolve
+    from edgenas.latency_tables.profile_networks.sketch import Sketch
+
+    backend, path, shares = OnnxRuntimeBackend(), tmp_path / "branches.onnx", set()
+    for seed in range(6):
+        sketch = Sketch((1, 16, 8, 8), np.random.default_rng(seed), int8_scheme="u8s8")
+        source, found = sketch.value, []
+        for channels in (24, 8):
+            sketch.go_to(source)
+            convolve(sketch, channels, 3, act="Relu")
+            found.append(sketch.value)
+        concatenate(sketch, found)
+        convolve(sketch, 8, 3)
+        onnx.save(sketch.model("branches", opset=17, ir_version=8), path)
+        kernels = backend.trace(path, 1, runs=1, seed=0).kernels
+        (share,) = (one["attributes"]["requantized"] for one in kernels if one["kind"] == "QLinearConcat")
+        shares.add(share)
+    assert 0.0 in shares and shares & {0.25, 0.75} and shares <= {0.0, 0.25, 0.75}
 
 
 def test_openvino_tells_inputs_whose_integers_are_shifted(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ _DTYPES = {
     9: "bool", 10: "float16", 11: "double", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_MOST_BYTES = 8  # that a single number has
 
 
 class Node(NamedTuple):
@@ -29,10 +30,11 @@ class Node(NamedTuple):
 
 
 class Weight(NamedTuple):
-    """Type and shape of an initializer."""
+    """Type and shape of an initializer; ``content`` are the bytes of a single number."""
 
     dtype: str
     shape: List[int]
+    content: bytes = b""
 
 
 class Graph(NamedTuple):
@@ -121,7 +123,19 @@ def _initializer(data: memoryview) -> Tuple[str, Weight]:
             weight = weight._replace(dtype=_DTYPES.get(_signed(value), str(value)))
         elif number == 8:
             name = _text(value)
+        elif number in (4, 5, 9):
+            weight = weight._replace(content=_one_number(number, value))
     return name, weight
+
+
+def _one_number(field: int, value: Value) -> bytes:
+    """What raw data would hold of a number of float_data, int32_data or raw_data; empty for many numbers."""
+    if not isinstance(value, int) and len(value) > _MOST_BYTES:
+        return b""
+    if field != 5:
+        return bytes(_bytes(value))
+    integers = _integers(value)
+    return bytes([integers[0] & 0xFF]) if len(integers) == 1 else b""
 
 
 def _fields(data: memoryview) -> Iterator[Tuple[int, Value]]:

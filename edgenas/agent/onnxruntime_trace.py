@@ -99,7 +99,7 @@ def _kernel(
         "layer": attribution.layer(name, node.inputs, node.outputs),
         "kind": arguments["op_name"],
         "domain": node.domain,
-        "attributes": node.attributes,
+        "attributes": _with_requantized(node.attributes, inputs, node, graph),
         "inputs": inputs,
         "outputs": [_tensor(entry) for entry in arguments.get("output_type_shape", [])],
         "latency_ms": mean_of_fastest_half(durations) / 1e3,
@@ -116,7 +116,34 @@ def _restore_packed_weights(inputs: List[Dict[str, Any]], node: Node, graph: Gra
     present = [name for name in node.inputs if name]
     for position, name in enumerate(present[: len(inputs)]):
         if not inputs[position]["shape"] and name in graph.initializers:
-            inputs[position] = dict(graph.initializers[name]._asdict())
+            weight = graph.initializers[name]
+            inputs[position] = {"dtype": weight.dtype, "shape": weight.shape}
+
+
+def _with_requantized(
+    attributes: Dict[str, Any], inputs: List[Dict[str, Any]], node: Node, graph: Graph
+) -> Dict[str, Any]:
+    """The attributes of a node, and of a concatenation of integers the share of what it looks up.
+
+    Integers whose scale and zero point are those of the output are copied, all others replaced one by one.
+    """
+    if node.op_type != "QLinearConcat" or len(inputs) != len(node.inputs):
+        return attributes
+    numbers = [
+        graph.initializers[name].content if name in graph.initializers else b"" for name in node.inputs
+    ]
+    sizes = {position: _elements(inputs[position]["shape"]) for position in range(2, len(inputs), 3)}
+    changed = sum(
+        size for position, size in sizes.items() if numbers[position + 1 : position + 3] != numbers[:2]
+    )
+    return {**attributes, "requantized": round(changed / max(sum(sizes.values()), 1), 2)}
+
+
+def _elements(shape: List[int]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
 
 
 def _start(event: Dict[str, Any]) -> float:
