@@ -42,9 +42,11 @@ from edgenas.latency_tables.profile_networks.architectures import FAMILIES, arch
 from edgenas.latency_tables.profile_networks.kernel_networks import kernel_network
 from edgenas.latency_tables.profile_networks.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.regression import ShapeRegressor
+from edgenas.latency_tables.relevance import most_likely
 from edgenas.latency_tables.rows import NetworkRow
 from edgenas.latency_tables.saved_predictor import fitted, predictors_folder
 from edgenas.latency_tables.schema import SCHEMA_VERSION
+from edgenas.latency_tables.strides import alignment_of, stretch_of
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.latency_tables.templates import LayerTemplates
 from edgenas.records import (
@@ -272,6 +274,68 @@ def test_padding_on_one_side_is_another_kernel() -> None:
         for pads in (symmetric, causal)
     }
     assert len(keys) == 2
+
+
+def test_what_was_folded_into_a_kernel_of_openvino_is_no_part_of_it() -> None:
+    """Batch norm that the exporter folded and batch norm that the runtime folds end as the same kernel."""
+    weight = {"kernel_shape": [3, 3], "strides": [2, 2], "group": 1}
+    padded = {"pads_begin": [0, 0], "pads_end": [1, 1], "dilations": [1, 1]}
+    ways: list[dict[str, object]] = [
+        {"fused": ["BatchNormInference", "Relu"], **weight},
+        {"fused": ["Convolution", "Add", "Relu"], **weight, **padded},
+        {"fused": ["Convolution", "Relu"], **weight, **padded},
+    ]
+
+    def key(attributes: dict[str, object]) -> str:
+        return spec_of(traced("n", "s", *SAME, kind="Convolution", weight=(8, 8, 3, 3), **attributes)).key()
+
+    assert len({key(attributes) for attributes in ways}) == 1
+    assert key({**ways[1], "fused": ["Convolution", "Add", "Swish"]}) != key(ways[1])
+    assert key({**ways[1], "pads_end": [4, 4]}) != key(ways[1])
+
+
+def plain(
+    kind: str, inputs: list[tuple[int, ...]], output: tuple[int, ...], **attributes: object
+) -> KernelSpec:
+    """A kernel of floats without weights."""
+    return KernelSpec(
+        kind=kind, layout="", attributes=attributes,
+        inputs=tuple(TensorType(dtype="float", shape=shape) for shape in inputs),
+        outputs=(TensorType(dtype="float", shape=output),),
+    )  # fmt: skip
+
+
+MAP = (1, 8, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "stretch"),
+    [
+        (plain("Add", [MAP, MAP], MAP), 240),
+        (plain("Mul", [MAP, (8, 1, 1)], MAP), 30),
+        (plain("Mul", [MAP, (1, 8, 1, 1)], MAP), 30),
+        (plain("Add", [(1, 7, 9), (9,)], (1, 7, 9)), 9),
+        (plain("Mul", [MAP, ()], MAP), 240),
+        (plain("Relu", [MAP], MAP), 240),
+        (plain("Transpose", [MAP], (1, 6, 5, 8), perm=[0, 2, 3, 1]), 1),
+        (plain("Transpose", [(1, 2, 4, 6, 5)], (1, 4, 2, 6, 5), perm=[0, 2, 1, 3, 4]), 30),
+        (plain("Concat", [MAP, MAP], (1, 16, 6, 5), axis=1), 240),
+        (plain("Concat", [MAP, MAP], (1, 8, 6, 10), axis=3), 5),
+        (plain("Slice", [MAP, (1,)], (1, 4, 6, 5)), 120),
+        (plain("Slice", [MAP, (1,)], (1, 8, 6, 2)), 2),
+    ],
+)
+def test_kernels_work_in_stretches(spec: KernelSpec, stretch: int) -> None:
+    assert stretch_of(spec) == stretch
+
+
+def test_lines_that_are_pages_apart_share_their_place_in_a_cache() -> None:
+    def alignment(side: int) -> float:
+        before, after = (1, 8, side, side), (1, side, side, 8)
+        return alignment_of(plain("Transpose", [before], after, perm=[0, 2, 3, 1]))
+
+    assert [alignment(side) for side in (7, 28, 32, 64)] == [0.0, 0.0, 6.0, 6.0]
+    assert alignment(24) == 2.0  # 24 * 24 * 4 bytes are nine times 256
 
 
 SIDES = st.lists(st.integers(1, 512), min_size=4, max_size=4)
@@ -535,6 +599,16 @@ def test_what_work_does_not_tell_is_learnt_from_shape() -> None:
     assert np.exp(mean[1] - mean[0]) == pytest.approx(1.6, rel=0.1)
 
 
+def test_features_that_tell_nothing_do_not_tell_samples_apart() -> None:
+    rng = np.random.default_rng(3)
+    features = rng.uniform(0, 10, (120, 3))
+    steps = np.where(features[:, 1] % 2 < 1, 0.4, 0.0)  # as blocks of channels make them
+    settings = most_likely(features, steps + rng.normal(0, 0.01, 120))
+    smooth, stepping, idle = settings.lengths
+    assert 2.0 * stepping < min(smooth, idle)
+    assert 0.1 < settings.amplitude < 1.0
+
+
 def test_one_sample_is_enough_for_a_guess() -> None:
     fitted = ShapeRegressor.fit(np.ones((1, 4)), np.ones((1, 2)), np.array([0.1]))
     mean, sd = fitted.predict(np.ones((1, 4)), np.ones((1, 2)))
@@ -657,7 +731,8 @@ def test_intervals_hold_for_floats_and_for_integers(tmp_path: Path) -> None:
         held[one.network.precision].append(low <= one.latency_ms <= high)
         widths[one.network.precision].append((high - low) / estimate.latency_ms)
     assert set(held) == {"fp32", "int8"}
-    assert all(0.8 <= np.mean(of_one) <= 1.0 for of_one in held.values())
+    # Nine in ten of 24 networks are 18 or more in 99 of 100 draws.
+    assert all(0.75 <= np.mean(of_one) <= 1.0 for of_one in held.values())
     assert 3.0 * np.median(widths["fp32"]) < np.median(widths["int8"])
 
 

@@ -26,6 +26,7 @@ _WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 _FLOAT_DIGITS = 6
+_PADS = ("pads", "pads_begin", "pads_end")
 _BYTES = {
     "bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "double": 8,
     "int64": 8, "uint64": 8,
@@ -53,6 +54,15 @@ _MATRIX_PRODUCTS = frozenset(
     {
         "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "QGemm", "QLinearMatMul", "MatMulInteger",
         "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "FullyConnected",
+    }
+)  # fmt: skip
+
+# What OpenVINO lists among the operations of a kernel and what is no work of its own: the kernel itself, what
+# was folded into its weights and bias, and the steps between integers. A sum has an input to show for it.
+_FOLDED_IN = frozenset(
+    {
+        "Add", "BatchNormInference", "Convert", "Convolution", "ConvolutionBackpropData", "GroupConvolution",
+        "GroupConvolutionBackpropData", "MatMul", "Subtract",
     }
 )  # fmt: skip
 
@@ -107,15 +117,30 @@ def spec_of(kernel: TracedKernel) -> KernelSpec:
 def canonical_spec(spec: KernelSpec) -> KernelSpec:
     """The spec under which all kernels that do the same work are stored, however their models say it."""
     said = canonical_attributes(spec.attributes)
-    attributes = _left_out(spec.kind, said, spec.inputs) | said
-    if _has_window(spec.kind) and _is_balanced(attributes.get("pads", [])):
-        attributes.pop("pads", None)  # the shapes of the tensors tell it
+    attributes = _without_folded(spec, _left_out(spec.kind, said, spec.inputs) | said)
+    if _has_window(spec.kind) and _is_balanced(_pads(attributes)):
+        for name in _PADS:
+            attributes.pop(name, None)  # the shapes of the tensors tell it
     if spec.kind in _ALONG_AN_AXIS and spec.outputs and attributes.get("axis", 0) < 0:
         attributes["axis"] += len(spec.outputs[0].shape)
     attributes = {name: attributes[name] for name in sorted(attributes)}
     if attributes == spec.attributes:
         return spec
     return msgspec.structs.replace(spec, attributes=attributes)
+
+
+def _without_folded(spec: KernelSpec, attributes: dict[str, Any]) -> dict[str, Any]:
+    """Attributes that list no more than what a convolution or matrix product does besides."""
+    if "fused" not in attributes or not (is_convolution(spec) or is_matrix_product(spec)):
+        return attributes
+    others = {name: value for name, value in attributes.items() if name != "fused"}
+    fused = [name for name in attributes["fused"] if name not in _FOLDED_IN]
+    return {**others, "fused": fused} if fused else others
+
+
+def _pads(attributes: Mapping[str, Any]) -> list[int]:
+    """Padding before and after every axis, as ONNX or as OpenVINO says it."""
+    return [*attributes.get("pads", []), *attributes.get("pads_begin", []), *attributes.get("pads_end", [])]
 
 
 def canonical_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +160,7 @@ def _left_out(kind: str, said: Mapping[str, Any], inputs: tuple[TensorType, ...]
     if not _has_window(kind):
         return _DEFAULTS.get(kind, {})
     weights = [tensor.shape for tensor in inputs[1:] if len(tensor.shape) > 2]
-    convolution = kind in _ONNX_CONVOLUTIONS
+    convolution = kind in _CONVOLUTIONS
     window = said.get("kernel_shape") or (list(weights[0][2:]) if convolution and weights else [])
     if not window:
         return {}
@@ -147,7 +172,7 @@ def _left_out(kind: str, said: Mapping[str, Any], inputs: tuple[TensorType, ...]
 
 
 def _has_window(kind: str) -> bool:
-    return kind in _ONNX_CONVOLUTIONS or kind in _ONNX_POOLS
+    return kind in _CONVOLUTIONS or kind in _ONNX_POOLS
 
 
 def _is_balanced(pads: list[int]) -> bool:
@@ -266,6 +291,14 @@ def channels(tensor: TensorType, spec: KernelSpec) -> int:
     if len(tensor.shape) < 2:
         return tensor.shape[0] if tensor.shape else 1
     return tensor.shape[-1] if _channels_last(spec) else tensor.shape[1]
+
+
+def sides(tensor: TensorType, spec: KernelSpec) -> tuple[int, int]:
+    """Height and width of a feature map; 1 and 1 of everything else."""
+    if len(tensor.shape) != 4:
+        return 1, 1
+    first = 1 if _channels_last(spec) else 2
+    return tensor.shape[first], tensor.shape[first + 1]
 
 
 def _channels_last(spec: KernelSpec) -> bool:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from edgenas.latency_tables.catalogue import KernelCatalogue
 from edgenas.latency_tables.features import FEATURES
-from edgenas.latency_tables.regression import Settings, ShapeRegressor
+from edgenas.latency_tables.regression import ShapeRegressor
+from edgenas.latency_tables.relevance import Settings
 
 Array = NDArray[np.float64]
 

@@ -8,22 +8,15 @@ measurements are near.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Settings: TypeAlias = tuple[float, float, float]
+from edgenas.latency_tables.relevance import Settings, covariance, most_likely, prior_variance
 
-_SLOPE_SD = 0.03  # prior of a power law in the ratio to the sum of work, per feature
-_OFFSET_SD = 0.3  # prior of the logarithm of that ratio
-_LENGTHS = (1.0, 2.0, 4.0, 8.0)  # octaves over which the ratio changes
-_AMPLITUDES = (0.05, 0.2, 0.6, 1.2)
-_NOISES = (0.02, 0.06, 0.15)
+Array = NDArray[np.float64]
+
 _MOST_SAMPLES = 500
 _OUTLYING = 5.0  # expected deviations from what all other samples say
 _SHARING, _REWEIGHTINGS = 0.01, 5
@@ -45,9 +38,7 @@ class ShapeRegressor:
     samples: Array  # (N, D), centred
     weights: Array  # (N,)
     inverse: Array  # (N, N)
-    length: float
-    amplitude: float
-    noise: float
+    settings: Settings
     floor: float
 
     @classmethod
@@ -62,8 +53,7 @@ class ShapeRegressor:
     ) -> ShapeRegressor:
         """Fits to features (N, D), work (N, W) and latencies (N,); one sample is enough.
 
-        Length, amplitude and noise are ``settings``, or those with the best leave-one-out density, so
-        that the standard deviation that ``predict`` gives is that of kernels left out.
+        Lengths, amplitude and noise are ``settings``, or those that make the samples most likely.
         """
         prices_ms = _prices(work, latency_ms)
         floor = _log_floor(latency_ms)
@@ -73,32 +63,24 @@ class ShapeRegressor:
             features, ratio = features[chosen], ratio[chosen]
         centre, level = features.mean(axis=0), float(np.median(ratio))
         samples, target = features - centre, ratio - level
-        choices = [settings] if settings else list(itertools.product(_LENGTHS, _AMPLITUDES, _NOISES))
-        best = _best(samples, target, choices)
-        ordinary = np.abs(best.left_out) <= _OUTLYING
+        found = _solve(samples, target, settings or most_likely(samples, target, seed=seed))
+        ordinary = np.abs(found.left_out) <= _OUTLYING
         if not np.all(ordinary):  # timed while the device was disturbed
             samples, target = samples[ordinary], target[ordinary]
-            best = _best(samples, target, choices)
+            found = _solve(samples, target, settings or most_likely(samples, target, seed=seed))
         return cls(
-            prices_ms, centre, level, samples, best.weights, best.inverse, best.length, best.amplitude,
-            best.noise, floor,
+            prices_ms, centre, level, samples, found.weights, found.inverse, found.settings, floor
         )  # fmt: skip
-
-    @property
-    def settings(self) -> Settings:
-        """Length, amplitude and noise, for a fit to other samples of the same family."""
-        return self.length, self.amplitude, self.noise
 
     def predict(self, features: Array, work: Array) -> tuple[Array, Array]:
         """Log-latency (M,) and its standard deviation (M,), noise included, for (M, D) and (M, W)."""
         points = features - self.centre
-        cross = _covariance(points, self.samples, self.length, self.amplitude)
-        prior = _OFFSET_SD**2 + _SLOPE_SD**2 * np.sum(points**2, axis=1) + self.amplitude**2
+        cross = covariance(points, self.samples, self.settings)
         explained = np.einsum("ij,jk,ik->i", cross, self.inverse, cross)
-        variance = np.maximum(prior - explained, 0.0) + self.noise**2
+        unknown = np.maximum(prior_variance(points, self.settings) - explained, 0.0)
         sums_ms = np.maximum(work @ self.prices_ms, np.exp(self.floor))
         mean = np.log(sums_ms) + self.level + cross @ self.weights
-        return np.maximum(mean, self.floor), np.sqrt(variance)
+        return np.maximum(mean, self.floor), np.sqrt(unknown + self.settings.noise**2)
 
 
 @dataclass(frozen=True)
@@ -108,33 +90,16 @@ class _Fit:
     weights: Array
     inverse: Array
     left_out: Array
-    density: float
-    length: float
-    amplitude: float
-    noise: float
+    settings: Settings
 
 
-def _best(samples: Array, target: Array, choices: Sequence[Settings]) -> _Fit:
-    fits = (_solve(samples, target, *choice) for choice in choices)
-    return max(fits, key=lambda fit: fit.density)
-
-
-def _solve(samples: Array, target: Array, length: float, amplitude: float, noise: float) -> _Fit:
-    covariance = _covariance(samples, samples, length, amplitude)
-    covariance[np.diag_indices_from(covariance)] += noise**2
-    inverse = np.asarray(np.linalg.inv(covariance), np.float64)
+def _solve(samples: Array, target: Array, settings: Settings) -> _Fit:
+    matrix = covariance(samples, samples, settings)
+    matrix[np.diag_indices_from(matrix)] += settings.noise**2
+    inverse = np.asarray(np.linalg.inv(matrix), np.float64)
     weights = inverse @ target
     variance = 1.0 / np.diag(inverse)
-    residual = weights * variance
-    density = float(-0.5 * np.sum(np.log(variance) + residual**2 / variance))
-    return _Fit(weights, inverse, residual / np.sqrt(variance), density, length, amplitude, noise)
-
-
-def _covariance(left: Array, right: Array, length: float, amplitude: float) -> Array:
-    linear = left @ right.T
-    squared = np.sum(left**2, axis=1)[:, None] + np.sum(right**2, axis=1)[None, :] - 2.0 * linear
-    smooth = amplitude**2 * np.exp(-0.5 * np.maximum(squared, 0.0) / length**2)
-    return np.asarray(_OFFSET_SD**2 + _SLOPE_SD**2 * linear + smooth)
+    return _Fit(weights, inverse, weights * np.sqrt(variance), settings)
 
 
 def _log_floor(latency_ms: Array) -> float:

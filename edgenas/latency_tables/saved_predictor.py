@@ -27,14 +27,14 @@ from edgenas.latency_tables.observations import configuration, observe
 from edgenas.latency_tables.posterior import Posterior
 from edgenas.latency_tables.predictor import LatencyPredictor, Quantiles
 from edgenas.latency_tables.pricing import KernelGuesses
+from edgenas.latency_tables.relevance import Settings
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.workspace import cache_folder
 
 Array = NDArray[np.float64]
 
 # Changes whenever the same table would be fitted otherwise.
-_FORMAT = repr((4, edgenas.__version__, FEATURES, WORK))
-_SETTINGS = dict[str, tuple[float, float, float]]
+_FORMAT = repr((5, edgenas.__version__, FEATURES, WORK))
 
 
 class _Facts(msgspec.Struct, frozen=True):
@@ -56,8 +56,8 @@ class _Facts(msgspec.Struct, frozen=True):
     families: list[str]
     corrected: list[str]
     pinned: list[str]
-    settings: _SETTINGS
-    unseen_settings: _SETTINGS
+    settings: dict[str, Settings]
+    unseen_settings: dict[str, Settings]
     shape: tuple[int, int]
 
 
