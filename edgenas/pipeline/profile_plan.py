@@ -180,7 +180,7 @@ class KernelNetwork(PlannedNetwork):
         )
 
     def recipe(self) -> str:
-        return _hash("kernels-3", self.index, self.seed, self.precision, self.target)
+        return _hash("kernels-4", self.index, self.seed, self.precision, self.target)
 
     def row(self, model_sha256: str) -> NetworkRow:
         return NetworkRow(
@@ -196,7 +196,7 @@ class TourNetwork(KernelNetwork):
     built_by: ClassVar[Callable[..., onnx.ModelProto]] = staticmethod(tour_network)
 
     def recipe(self) -> str:
-        return _hash("tour-2", STOPS[self.index][0], self.index, self.seed, self.precision, self.target)
+        return _hash("tour-3", STOPS[self.index][0], self.index, self.seed, self.precision, self.target)
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class ArchitectureNetwork(KernelNetwork):
     built_by: ClassVar[Callable[..., onnx.ModelProto]] = staticmethod(architecture)
 
     def recipe(self) -> str:
-        return _hash("architecture-3", self.index, self.seed, self.precision, self.target)
+        return _hash("architecture-4", self.index, self.seed, self.precision, self.target)
 
 
 def plan_kernels(precisions: Sequence[Precision], target: Target, *, seed: int) -> list[PlannedNetwork]:

@@ -19,6 +19,7 @@ import onnx
 from edgenas.latency_tables.profile_networks.branched_classifiers import (
     densenet,
     inception,
+    inception_bn,
     inception_v3,
     squeezenet,
 )
@@ -51,6 +52,7 @@ from edgenas.latency_tables.profile_networks.sketch import Sketch
 from edgenas.latency_tables.profile_networks.token_classifiers import convnext, vit
 
 _WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.25, 1.4)
+_NARROW_WIDTHS, _SMALL_SIDE, _NARROW_EVERY = (0.25, 0.25, 0.35, 0.5), 160, 3  # of one lap in three
 _IMAGES = (32, 64, 96, 112, 128, 160, 192, 224, 224, 224, 224, 240, 256, 288, 320)
 _SCENES = (160, 256, 320, 320, 416, 416, 512, 640)
 _MOST_MACS, _MOST_MACS_WHOLE = 2.5e9, 4e9
@@ -64,13 +66,13 @@ def architecture(
 ) -> onnx.ModelProto:
     """The network number ``index`` of the sequence that ``seed`` makes; quantized where a scheme is given.
 
-    Families take turns; of each the first is as published, the others differ in width and resolution.
+    Families take turns; of each the first is as published, the others differ in width and resolution, and
+    one in three is as small as the processors of phones and cameras need it.
     """
     lap, turn = divmod(index, len(FAMILIES))
     family, sides = FAMILIES[turn]
     rng = np.random.default_rng([seed, index, int8_scheme is not None, 2])
-    width = float(rng.choice(_WIDTHS)) if lap else 1.0
-    side = int(rng.choice(sides)) if lap else sorted(sides)[len(sides) // 2]
+    width, side = _width_and_side(lap, sides, rng)
     state = rng.bit_generator.state
     while True:
         rng.bit_generator.state = state
@@ -85,6 +87,15 @@ def architecture(
             side = max(round(side * _SMALLER / 32), 1) * 32
 
 
+def _width_and_side(lap: int, sides: tuple[int, ...], rng: np.random.Generator) -> tuple[float, int]:
+    if not lap:
+        return 1.0, sorted(sides)[len(sides) // 2]
+    if lap % _NARROW_EVERY == _NARROW_EVERY - 1:
+        small = [side for side in sides if side <= _SMALL_SIDE]
+        return float(rng.choice(_NARROW_WIDTHS)), int(rng.choice(small))
+    return float(rng.choice(_WIDTHS)), int(rng.choice(sides))
+
+
 FAMILIES: tuple[tuple[Family, tuple[int, ...]], ...] = (
     (resnet_basic, _IMAGES), (mobilenet_v2, _IMAGES), (yolo, _SCENES), (efficientnet, _IMAGES),
     (resnet_bottleneck, _IMAGES), (mobilenet_v3, _IMAGES), (densenet, _IMAGES), (vit, _IMAGES),
@@ -93,6 +104,6 @@ FAMILIES: tuple[tuple[Family, tuple[int, ...]], ...] = (
     (vgg, _IMAGES), (efficientnet_lite, _IMAGES), (resnext, _IMAGES), (convnext, _IMAGES),
     (efficientnet_v2, _IMAGES), (shufflenet_v1, _IMAGES), (inception_v3, (96, 160, 224, 299)),
     (prelu_resnet, (64, 96, 112, 112, 128)), (ghostnet, _IMAGES), (alexnet, _IMAGES), (xception, _IMAGES),
-    (resnet_cifar, (32, 32, 32, 48, 64)),
+    (resnet_cifar, (32, 32, 32, 48, 64)), (inception_bn, _IMAGES),
 )  # fmt: skip
 """What takes turns, with the resolutions that each is used at."""

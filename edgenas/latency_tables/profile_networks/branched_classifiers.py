@@ -20,6 +20,7 @@ from edgenas.latency_tables.profile_networks.sketch import Sketch
 def densenet(draw: Draw) -> None:
     """Huang et al. (2017): batch norm first, every layer reads all before it; the middle is left out."""
     sketch, growth = draw.sketch, 32 if draw.whole else draw.number(12, 24, 32, 32, 48)
+    scaled = not draw.whole and draw.chance(0.5)
     stem(draw, 64)
     count = draw.channels
     for stage, layers in enumerate((6, 12, 24, 16)):
@@ -28,12 +29,12 @@ def densenet(draw: Draw) -> None:
             convolve(sketch, middle)
         for _ in range(layers if draw.whole else 3):
             source = sketch.value
-            normalise(sketch)
+            normalise(sketch, scaled=scaled)
             activate(sketch, "Relu")
             convolve(sketch, 4 * growth, act="Relu")
             convolve(sketch, growth, 3)
             concatenate(sketch, [source, sketch.value])
-        normalise(sketch)
+        normalise(sketch, scaled=scaled)
         activate(sketch, "Relu")
         count = (count + growth * layers) // 2
         convolve(sketch, count)
@@ -107,6 +108,50 @@ def _inception_block(draw: Draw, counts: Sequence[int], kernel: int) -> None:
     sketch.go_to(source)
     pool(sketch, "MaxPool" if kernel == 5 else "AveragePool", 3, 1)
     convolve(sketch, pooled, act="Relu")
+    concatenate(sketch, [*found, sketch.value])
+
+
+_BRANCHED = (
+    (64, 64, 64, 64, 96, 32), (64, 64, 96, 64, 96, 64), (0, 128, 160, 64, 96, 0),
+    (224, 64, 96, 96, 128, 128), (192, 96, 128, 96, 128, 128), (160, 128, 160, 128, 160, 96),
+    (96, 128, 192, 160, 192, 96), (0, 128, 192, 192, 256, 0),
+    (352, 192, 320, 160, 224, 128), (352, 192, 320, 192, 224, 128),
+)  # fmt: skip
+_BRANCHED_SHORT = (1, 2, 4, 7, 8)
+
+
+def inception_bn(draw: Draw) -> None:
+    """The second version by Ioffe and Szegedy (2015): two convolutions of three in place of one of five."""
+    sketch = draw.sketch
+    stem(draw, 64)
+    convolve(sketch, draw.wide(64), act="Relu")
+    convolve(sketch, draw.wide(192), 3, act="Relu")
+    pool(sketch, "MaxPool", 3, 2)
+    for number, counts in enumerate(_BRANCHED):
+        if draw.whole or number in _BRANCHED_SHORT:
+            _branched_block(draw, [draw.wide(count) if count else 0 for count in counts])
+    classify(sketch, 1000)
+
+
+def _branched_block(draw: Draw, counts: Sequence[int]) -> None:
+    """Four branches; those of a block that halves the maps lack the first, and pool without a convolution."""
+    sketch, source, found = draw.sketch, draw.sketch.value, []
+    alone, before_3, after_3, before_double, after_double, pooled = counts
+    stride = 1 if alone else 2
+    if alone:
+        convolve(sketch, alone, act="Relu")
+        found.append(sketch.value)
+    for first, second, again in ((before_3, after_3, False), (before_double, after_double, True)):
+        sketch.go_to(source)
+        convolve(sketch, first, act="Relu")
+        if again:
+            convolve(sketch, second, 3, act="Relu")
+        convolve(sketch, second, 3, stride=stride, act="Relu")
+        found.append(sketch.value)
+    sketch.go_to(source)
+    pool(sketch, "MaxPool" if stride == 2 else "AveragePool", 3, stride)
+    if pooled:
+        convolve(sketch, pooled, act="Relu")
     concatenate(sketch, [*found, sketch.value])
 
 

@@ -67,12 +67,20 @@ def activate(sketch: Sketch, kind: str) -> None:
         sketch.op(kind)
 
 
-def normalise(sketch: Sketch) -> None:
-    """A batch norm that stands before its convolution, where nothing can fold it."""
+def normalise(sketch: Sketch, *, scaled: bool = False) -> None:
+    """A batch norm that stands before its convolution, where nothing can fold it.
+
+    ``scaled`` is how Caffe wrote it and what was converted from there still has: only mean and variance,
+    then a scale and a bias of their own.
+    """
     channels = sketch.shape[1]
     positive = sketch.constant(np.linspace(0.5, 1.5, channels, dtype=np.float32))
     parameters = (sketch.bias(channels), sketch.bias(channels), sketch.bias(channels))
     sketch.op("BatchNormalization", sketch.value, *parameters, positive)
+    if scaled:
+        for kind in ("Mul", "Add"):
+            factors = np.linspace(0.5, 1.5, channels, dtype=np.float32).reshape(-1, 1, 1)
+            sketch.op(kind, sketch.value, sketch.constant(factors))
 
 
 def pool(sketch: Sketch, kind: str, kernel: int, stride: int, *, pad: int | None = None) -> None:
@@ -94,9 +102,9 @@ def squeeze_excite(sketch: Sketch, squeezed: int, act: str = "Relu", gate: str =
     sketch.op("Mul", source, sketch.value, shape=shape)
 
 
-def add(sketch: Sketch, other: str, act: str = "") -> None:
-    """A residual connection and its activation."""
-    sketch.op("Add", sketch.value, other, fused=act in _FUSED)
+def add(sketch: Sketch, other: str, act: str = "", *, kind: str = "Add") -> None:
+    """A residual connection, which some exporters write as a ``Sum``, and its activation."""
+    sketch.op(kind, sketch.value, other, fused=act in _FUSED)
     activate(sketch, act)
 
 

@@ -14,7 +14,6 @@ from edgenas.latency_tables.profile_networks.building_blocks import (
     squeeze_excite,
 )
 from edgenas.latency_tables.profile_networks.draw import Draw
-from edgenas.latency_tables.profile_networks.sketch import Sketch
 
 
 def vgg(draw: Draw) -> None:
@@ -65,7 +64,7 @@ def resnet_basic(draw: Draw) -> None:
             source, out = sketch.value, draw.wide(count)
             convolve(sketch, out, 3, stride=stride, act="Relu")
             convolve(sketch, out, 3)
-            shortcut(sketch, source, stride, "Relu")
+            shortcut(draw, source, stride, "Relu")
     classify(sketch, 10 if draw.small else 1000)
 
 
@@ -79,19 +78,20 @@ def resnet_cifar(draw: Draw) -> None:
             source = sketch.value
             convolve(sketch, draw.wide(count), 3, stride=stride, act="Relu")
             convolve(sketch, draw.wide(count), 3)
-            shortcut(sketch, source, stride, "Relu")
+            shortcut(draw, source, stride, "Relu")
     classify(sketch, 10)
 
 
-def shortcut(sketch: Sketch, source: str, stride: int, act: str = "") -> None:
+def shortcut(draw: Draw, source: str, stride: int, act: str = "") -> None:
     """Adds what the block read, through a convolution where its shape differs."""
+    sketch = draw.sketch
     main, shape = sketch.value, sketch.shape
     sketch.go_to(source)
     if sketch.shape != shape:
         convolve(sketch, shape[1], stride=stride)
     shortcut = sketch.value
     sketch.go_to(main)
-    add(sketch, shortcut, act)
+    add(sketch, shortcut, act, kind=draw.addition)
 
 
 def _bottlenecks(draw: Draw, group_width: int = 0, *, attention: bool = False) -> None:
@@ -108,7 +108,7 @@ def _bottlenecks(draw: Draw, group_width: int = 0, *, attention: bool = False) -
             convolve(sketch, draw.wide(4 * count, 32))
             if attention:
                 squeeze_excite(sketch, max(8, draw.channels // 16))
-            shortcut(sketch, source, stride, "Relu")
+            shortcut(draw, source, stride, "Relu")
     classify(sketch, 1000)
 
 
@@ -138,7 +138,7 @@ def regnet(draw: Draw) -> None:
             if attention:
                 squeeze_excite(sketch, max(8, count // 4))
             convolve(sketch, count)
-            shortcut(sketch, source, stride, "Relu")
+            shortcut(draw, source, stride, "Relu")
     classify(sketch, 1000)
 
 
@@ -152,5 +152,5 @@ def prelu_resnet(draw: Draw) -> None:
             normalise(sketch)
             convolve(sketch, draw.wide(count), 3, act="PRelu")
             convolve(sketch, draw.wide(count), 3, stride=stride)
-            shortcut(sketch, source, stride)
+            shortcut(draw, source, stride)
     classify(sketch, 512)

@@ -213,7 +213,7 @@ def shufflenet_v1(draw: Draw) -> None:
             convolve(sketch, out - (0 if block else channels), groups=groups if block or stage else 1)
             main = sketch.value
             if block:
-                add(sketch, source, "Relu")
+                add(sketch, source, "Relu", kind=draw.addition)
             else:
                 sketch.go_to(source)
                 pool(sketch, "AveragePool", 3, 2)
@@ -291,7 +291,7 @@ def xception(draw: Draw) -> None:
             depthwise(sketch, 3)
             convolve(sketch, draw.wide(count), act="Relu")
         pool(sketch, "MaxPool", 3, 2)
-        shortcut(sketch, source, 2)
+        shortcut(draw, source, 2)
     depthwise(sketch, 3)
     convolve(sketch, draw.wide(728), act="Relu")
     classify(sketch, 1000)

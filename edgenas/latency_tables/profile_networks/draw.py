@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,11 @@ class Draw:
     @property
     def channels(self) -> int:
         return self.sketch.shape[1]
+
+    @functools.cached_property
+    def addition(self) -> str:
+        """What the exporter of the network calls an addition of two feature maps."""
+        return "Add" if self.whole else self.one_of("Add", "Add", "Sum")
 
     def wide(self, count: float, divisor: int = 8) -> int:
         """Channels times the width multiplier, in multiples of ``divisor``."""

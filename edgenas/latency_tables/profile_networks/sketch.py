@@ -12,6 +12,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 _SCALE = 1 / 32
+# Calibration gives every tensor a scale of its own, some quantizers one to all that meet in a concatenation:
+# where an input's scale is the output's runtimes copy its integers, and replace each of them elsewhere.
+_SCALES = (1 / 32, 3 / 64, 1 / 24, 5 / 128, 1 / 40, 3 / 80)
+_UNIFIED_SHARE = 1 / 3  # of the networks
+_CLIP_SCALE = 6 / 255  # as calibration finds it, so that a kernel takes it in
+_UNCHANGED = frozenset(
+    {"MaxPool", "Reshape", "Transpose", "Flatten", "Slice", "Split", "Squeeze", "Unsqueeze", "Identity"}
+)  # quantizers keep scale and zero point of what only moves
 _TYPES = {"u": np.uint8, "s": np.int8}
 _NUMBERS = 65_521  # random weights that are repeated; no two channels of ordinary sizes are alike
 # Calibration gives their outputs the lowest integer as zero point, by which runtimes know what to fuse.
@@ -50,12 +58,14 @@ class Sketch:
         self._rng = rng
         self._numbers = rng.standard_normal(_NUMBERS, np.float32)
         self._scheme = int8_scheme
+        self._scales = (_SCALE,) if rng.random() < _UNIFIED_SHARE else _SCALES
+        self._ranges: dict[str, tuple[float, int]] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[tuple[str, Callable[[], NDArray[Any]]]] = []
         self._shapes: dict[str, tuple[int, ...]] = {"input": shape}
         self.macs = 0.0
         if int8_scheme:
-            self.value = self._through_int8("input", "")
+            self.value = self._through_int8("input", "", ())
             self._shapes[self.value] = shape
 
     def op(
@@ -82,7 +92,8 @@ class Sketch:
         )
         if shape is not None:
             self.shape = shape
-        self.value = output if fused or self._scheme is None else self._through_int8(output, kind)
+        operands = inputs or (self.value,)
+        self.value = output if fused or self._scheme is None else self._through_int8(output, kind, operands)
         self._shapes[self.value] = self.shape
         self._count(kind, inputs)
         return self.value
@@ -102,7 +113,7 @@ class Sketch:
         node = helper.make_node(kind, [self.value, *inputs], outputs, name=name, **attributes)
         self._nodes.append(node)
         if not fused and self._scheme is not None:
-            outputs = [self._through_int8(output, kind) for output in outputs]
+            outputs = [self._through_int8(output, kind, (self.value,)) for output in outputs]
         self._shapes |= dict.fromkeys(outputs, shape)
         return outputs
 
@@ -164,15 +175,28 @@ class Sketch:
             per_output = math.prod(weight[1:]) if kind != "MatMul" else weight[-2]
             self.macs += math.prod(self.shape) * per_output
 
-    def _through_int8(self, value: str, kind: str) -> str:
+    def _through_int8(self, value: str, kind: str, operands: tuple[str, ...]) -> str:
         assert self._scheme is not None, "only called in a quantized network"
         dtype = _TYPES[self._scheme[0]]
-        zero_point = np.array(np.iinfo(dtype).min + (0 if kind in _NEVER_NEGATIVE else 128), dtype)
+        scale, above = self._range(kind, operands)
+        zero_point = np.array(np.iinfo(dtype).min + above, dtype)
         name = f"op{len(self._nodes)}/quantize"
-        scale = 6 / 255 if kind == "Clip" else _SCALE  # as calibration finds it, so that a kernel takes it in
         inputs = [value, self.constant(np.array(scale, np.float32)), self.constant(zero_point)]
         self._nodes.append(helper.make_node("QuantizeLinear", inputs, [f"{name}_out"], name=name))
-        return self._dequantized(f"{name}_out", scale, zero_point)
+        dequantized = self._dequantized(f"{name}_out", scale, zero_point)
+        self._ranges[dequantized] = (scale, above)
+        return dequantized
+
+    def _range(self, kind: str, operands: tuple[str, ...]) -> tuple[float, int]:
+        """Scale of an operator's output, and how far its zero point is above the lowest integer."""
+        known = [self._ranges[name] for name in operands if name in self._ranges]
+        if known and kind in _UNCHANGED:
+            return known[0]
+        if known and kind == "Concat":
+            return max(known)  # what spans all of them
+        if kind == "Clip":
+            return _CLIP_SCALE, 0
+        return self._scales[len(self._nodes) % len(self._scales)], 0 if kind in _NEVER_NEGATIVE else 128
 
     def _dequantized(self, value: str, scale: float, zero_point: NDArray[Any]) -> str:
         name = f"op{len(self._nodes)}/dequantize"
