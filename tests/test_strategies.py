@@ -9,13 +9,28 @@ from strategy_contract import StrategyContract, grid_problem
 
 from edgenas.cli import cli
 from edgenas.errors import UnknownNameError
+from edgenas.search import evolution
 from edgenas.search.problem import Problem
 from edgenas.search.random_search import RandomSearch
 from edgenas.search.strategies import get_strategy, strategy_names
+from edgenas.search.strategy import Strategy
 
 
 class TestEvolution(StrategyContract):
     strategy = "evolution"
+
+
+class TestEvolutionByExchanges(StrategyContract):
+    """The end of a large budget, which exchanges belong to, from the second generation on."""
+
+    strategy = "evolution"
+
+    @pytest.fixture(autouse=True)
+    def _from_the_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(evolution, "EXCHANGING_FROM", 0.01)
+
+    def make(self, problem: Problem, seed: int = 0, evaluations: int = 2001) -> Strategy:
+        return super().make(problem, seed, max(evaluations, 2001))
 
 
 class TestRandomSearch(StrategyContract):
