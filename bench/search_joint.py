@@ -4,9 +4,9 @@
 
 Both arms get the same images, the same CPU seconds for a supernet, the same number of scored networks
 and the same CPU seconds for the final training, a seed and a limit at a time. `joint` trains the
-supernet of the whole space and searches it under the limit. `sequential` trains the supernet of the
-uncompressed networks, spends half of its scores on float architectures, takes the best one within each
-of several multiples of the limit, and spends the other half on compressing these (int8, pruning, low
+supernet on networks of the whole space just within the limit and searches them. `sequential` trains it
+on float networks just within several multiples of the limit, spends half of its scores on these, takes
+the best one within each multiple, and spends the other half on compressing these (int8, pruning, low
 rank) to the limit; the best of all goes on. Finalists are measured before one is trained, the trained
 networks are quantized by calibration, and all shipped models are measured in one comparison.
 
@@ -36,6 +36,7 @@ from edgenas.device_profiles import load_profile
 from edgenas.latency_tables.compiled import CompiledSpace
 from edgenas.measuring import connect
 from edgenas.pipeline.latency import compiled_latency
+from edgenas.pipeline.limits import networks_near
 from edgenas.pipeline.profile import profile
 from edgenas.search.evolution import Evolution
 from edgenas.search.problem import Limit, Problem
@@ -52,6 +53,10 @@ SLACKS = (1.25, 1.75, 2.5)
 """Multiples of the limit for architectures that are to be compressed to it."""
 FINALISTS = 4
 GENERATION = 15
+LEAST_USE = 0.85
+"""Share of the limit that a network of the joint arm takes at least. After a short training a supernet scores
+how fast a network learns: left alone, the search ends at networks that take half of the limit and reach less
+in the end. Architectures that are compressed to the limit come to lie there without it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Bench:
             raise SystemExit(f"{folder} holds a run with other settings; give another --folder")
         self.dataset = load_dataset(settings.data)
         self.space = get_space(settings.space, classes=len(self.dataset.class_names))
-        self.plain = RestrictedSpace(self.space, uncompressed(self.space))
+        self.plain = RestrictedSpace(self.space, uncompressed(self.space) | precisions(self.space, "fp32"))
 
     # --- phases -------------------------------------------------------------------------------------
 
@@ -143,16 +148,9 @@ class Bench:
         self.store.once("unit", lambda: {"latency_ms": unit})
 
     def search(self) -> None:
-        """Trains the supernets and finds the finalists of every cell."""
-        for seed in self.seeds:
-            for arm in ARMS:
-                missing = [
-                    cell
-                    for cell in cells(self.settings)
-                    if (cell.seed, cell.arm) == (seed, arm) and f"found-{cell.key}" not in self.store.found
-                ]
-                if missing:
-                    self._search(arm, seed, missing)
+        """Trains the supernet and finds the finalists of every cell."""
+        for cell in self._cells():
+            self.store.once(f"found-{cell.key}", lambda cell=cell: self._searched(cell))
 
     def pick(self) -> None:
         """Measures the finalists of every cell and keeps the best one within the limit."""
@@ -194,50 +192,53 @@ class Bench:
         size = self.space.network(self.space.largest()).input_shape[1:]
         return training.TrainingData(self.dataset, seed=seed, size=size, device=device)
 
-    def _search(self, arm: str, seed: int, missing: Sequence[Cell]) -> None:
-        """Trains the arm's supernet and searches it for every limit.
+    def _searched(self, cell: Cell) -> dict[str, Any]:
+        """The best of the networks that the cell's own supernet scores, and what finding them took.
 
-        The supernet of the uncompressed space has the same weights under the same names, so that it
-        scores compressed networks too.
+        A supernet that was trained on uncompressed networks scores compressed ones too: these prune and
+        factor its weights.
         """
         from edgenas import training
 
-        data, where = self._training_data(seed), self.folder / f"{arm}-{seed}"
-        searched = self.space if arm == "joint" else self.plain
-        trained, result = training.train_supernet(
-            searched, data, folder=where, seed=seed,
+        data, where = self._training_data(cell.seed), self.folder / f"{cell.key}-supernet"
+        supernet, result = training.train_supernet(
+            self.space, data, folder=where, seed=cell.seed, pool=self._pool(cell),
             budget=training.Budget(cpu_seconds=self.settings.supernet_seconds),
         )  # fmt: skip
-        supernet = training.Supernet(self.space)
-        supernet.load_state_dict(trained.state_dict())
         source = training.SupernetAccuracy(supernet, data, cache=where / "scores.jsonl")
-        for cell in missing:
-            started = time.process_time()
-            found = list(self._found(cell, source))
-            best = sorted(found, key=lambda item: -item[0])[:FINALISTS]
-            spent = time.process_time() - started
+        started = time.process_time()
+        found = sorted(self._found(cell, source), key=lambda item: -item[0])
+        spent = time.process_time() - started
+        print(f"{cell.key}: scored {found[0][0]:.2%} in {spent:.0f} CPU s", file=sys.stderr)
+        return {
+            "finalists": [{"score": score, "genome": genome.tolist()} for score, genome in found[:FINALISTS]],
+            "scored": len(found),
+            "search_cpu_seconds": spent,
+            "supernet_epochs": len(result.epochs),
+            "supernet_accuracy": result.validation_accuracy,
+        }
 
-            def work(best: Any = best, count: int = len(found), spent: float = spent) -> dict[str, Any]:
-                return {
-                    "finalists": [{"score": score, "genome": genome.tolist()} for score, genome in best],
-                    "kept_within_limit": count,
-                    "search_cpu_seconds": spent,
-                    "supernet_epochs": len(result.epochs),
-                    "supernet_accuracy": result.validation_accuracy,
-                }
-
-            self.store.once(f"found-{cell.key}", work)
-            print(f"{cell.key}: scored {best[0][0]:.2%} in {spent:.0f} CPU s", file=sys.stderr)
+    def _pool(self, cell: Cell) -> np.ndarray:
+        """The networks that the cell's supernet is trained on."""
+        latency, limit = self._latency(), self._limit_ms(cell)
+        if cell.arm == "joint":
+            return networks_near(self.space, latency, limit, seed=cell.seed)
+        whole = self.plain.to_base
+        near = [
+            whole(networks_near(self.plain, lambda one: latency(whole(one)), slack * limit, seed=cell.seed))
+            for slack in SLACKS
+        ]
+        return np.unique(self.space.canonical(np.concatenate(near)), axis=0)
 
     def _found(self, cell: Cell, source: Any) -> Iterator[tuple[float, np.ndarray]]:
         """Scores and genomes of the whole space within the limit, for all of the cell's evaluations."""
         evaluations, limit = self.settings.evaluations, self._limit_ms(cell)
         if cell.arm == "joint":
-            yield from self._evolved(self.space, source, limit, evaluations, cell.seed)
+            least = LEAST_USE * limit
+            yield from self._evolved(self.space, source, limit, evaluations, cell.seed, least=least)
             return
         half = evaluations // 2
-        float_only = RestrictedSpace(self.space, uncompressed(self.space) | precisions(self.space, "fp32"))
-        architectures = list(self._evolved(float_only, source, SLACKS[-1] * limit, half, cell.seed))
+        architectures = list(self._evolved(self.plain, source, SLACKS[-1] * limit, half, cell.seed))
         latency = self._latency()
         for slack in SLACKS:
             within = [item for item in architectures if latency(item[1][None])[0] <= slack * limit]
@@ -248,15 +249,28 @@ class Bench:
             yield from self._evolved(compressible, source, limit, half // len(SLACKS), cell.seed)
 
     def _evolved(
-        self, space: SearchSpace, source: Any, limit_ms: float, evaluations: int, seed: int
+        self,
+        space: SearchSpace,
+        source: Any,
+        limit_ms: float,
+        evaluations: int,
+        seed: int,
+        *,
+        least: float = 0.0,
     ) -> Iterator[tuple[float, np.ndarray]]:
-        """What evolution scores in ``space``, as genomes of the whole space."""
+        """What evolution scores in ``space`` from ``least`` ms to the limit, as genomes of the whole space."""
         whole = space.to_base if isinstance(space, RestrictedSpace) else lambda genomes: genomes
         latency = self._latency()
         problem = Problem(
             space,
-            metrics={"latency_ms": lambda genomes: latency(whole(genomes))},
-            limits=[Limit(metric="latency_ms", maximum=limit_ms)],
+            metrics={
+                "latency_ms": lambda genomes: latency(whole(genomes)),
+                "least_use": lambda genomes: least / latency(whole(genomes)),
+            },
+            limits=[
+                Limit(metric="latency_ms", maximum=limit_ms),
+                Limit(metric="least_use", maximum=1.0),
+            ],
             traits=CountedSpace(space).traits,
         )
         strategy = Evolution(problem, seed=seed, evaluations=evaluations)
@@ -302,7 +316,7 @@ class Bench:
         data = self._training_data(cell.seed)
         genome = np.array(self.store.found[f"winner-{cell.key}"]["genome"])
         state_of = training.load_supernet(
-            self.folder / f"{cell.arm}-{cell.seed}" / "supernet.pt", device=data.device, space=self.space
+            self.folder / f"{cell.key}-supernet" / "supernet.pt", device=data.device, space=self.space
         )
         state_of.set_active(genome)
         network = state_of.network
