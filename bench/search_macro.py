@@ -5,7 +5,8 @@
 The table is measured first (``edgenas profile --space nasbench-macro``, a few minutes, kept under
 build/): run that part alone on a quiet machine with ``--profile-only``. Accuracies are the benchmark's.
 Everybody knows the latencies and is charged for unique candidates within the limit alone; a peer that
-proposes one above it is told so at no cost. Regret is the accuracy that is missing to the best network
+proposes one above it is told so at no cost. ``relaxing`` begins with stricter limits than were asked
+(``edgenas search --pressure relaxing``), which the others hold constant. Regret is the accuracy that is missing to the best network
 within the limit, in points. Runs that OUT holds are not made again.
 """
 
@@ -32,6 +33,7 @@ from search_hwnas import resumed
 from edgenas.pipeline.latency import compiled_latency
 from edgenas.pipeline.profile import profile
 from edgenas.search.problem import Limit, Problem
+from edgenas.search.schedule import CONSTANT, RELAXING, PressureSchedule
 from edgenas.search.strategies import get_strategy
 from edgenas.search_spaces import get_space
 from edgenas.search_spaces.counted import CountedSpace
@@ -98,7 +100,7 @@ class Recorder:
 Tool = Callable[[Recorder, int], None]
 
 
-def ours(name: str) -> Tool:
+def ours(name: str, *, pressure: str = CONSTANT) -> Tool:
     """One of our strategies with its default settings."""
 
     def run(recorder: Recorder, seed: int) -> None:
@@ -109,8 +111,16 @@ def ours(name: str) -> Tool:
             limits=[Limit(metric="latency_ms", maximum=recorder.limit_ms)],
             traits=COUNTED.traits,
         )
+        schedule = PressureSchedule(pressure, problem)
         strategy = get_strategy(name)(problem, seed=seed, evaluations=recorder.budget)
-        while len(genomes := strategy.ask()):
+        while True:
+            problem.limits = schedule.at(len(recorder.order) / recorder.budget)
+            genomes = strategy.ask()
+            if not len(genomes):  # nothing is left under the pressure, or at all
+                problem.limits = schedule.at(1.0)
+                genomes = strategy.ask()
+            if not len(genomes):
+                return
             strategy.tell(genomes, recorder(genomes)[0][:, None])
 
     return run
@@ -158,7 +168,9 @@ def pymoo_ga(recorder: Recorder, seed: int) -> None:
 
 TOOLS: dict[str, Tool] = {
     "edgenas": ours("evolution"),
+    "edgenas, relaxing": ours("evolution", pressure=RELAXING),
     "regularized evolution": ours("regularized-evolution"),
+    "regularized evolution, relaxing": ours("regularized-evolution", pressure=RELAXING),
     "random": ours("random"),
     "optuna TPE": optuna_tpe,
     "pymoo GA": pymoo_ga,
