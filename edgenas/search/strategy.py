@@ -77,11 +77,17 @@ class Strategy(ABC):
         if violations is None:
             violations = self.problem.violations(genomes)
         start = len(self.history)
-        self._seen.add_new(genomes)
         self.history.add(genomes, objectives, violations)
+        self._await_no_more(genomes)
+        self._learn(start)
+
+    def _await_no_more(self, genomes: Genomes) -> None:
+        if np.array_equal(genomes, self._waiting):  # what was asked last, as nearly always
+            self._waiting = self._waiting[:0]
+            return
+        self._seen.add_new(genomes)
         told = {row.tobytes() for row in np.asarray(genomes, np.int64)}
         self._waiting = self._waiting[[row.tobytes() not in told for row in self._waiting]]
-        self._learn(start)
 
     @final
     def state(self) -> dict[str, Any]:
