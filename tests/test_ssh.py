@@ -78,14 +78,16 @@ def test_evaluation_goes_on_where_it_was_cut(
 ) -> None:
     monkeypatch.setattr("edgenas.measuring.agent._BACK_OFF_S", (0.1,) * 5)
     monkeypatch.setenv("EDGENAS_TEST", "1")
-    write_images(tmp_path / "x.npy", 3)
+    write_images(tmp_path / "x.npy", 20)
     with connect(server.profile) as device:
-        model, data = device.ship(write_model(tmp_path / "m.onnx")), device.ship(tmp_path / "x.npy")
-        whole = list(device.evaluate(model, {"x": data}, threads=1))
-        stream = device.evaluate(model, {"x": data}, threads=1)
-        server.cut()
-        again = list(stream)
-        assert [a["y"].tolist() for a in again] == [a["y"].tolist() for a in whole]
+        wide = write_model(tmp_path / "m.onnx", width=1 << 16)  # a quarter of a MiB an item, 4 MiB a reply
+        model, data = device.ship(wide), device.ship(tmp_path / "x.npy")
+        whole = [outputs["y"].sum() for outputs in device.evaluate(model, {"x": data}, threads=1)]
+        for taken in (0, 1):  # before it is opened, and in its midst
+            stream = (outputs["y"].sum() for outputs in device.evaluate(model, {"x": data}, threads=1))
+            begun = [next(stream) for _ in range(taken)]
+            server.cut()
+            assert [*begun, *stream] == whole
 
 
 def test_crash_is_told_from_a_lost_connection(server: Server, tmp_path: Path) -> None:

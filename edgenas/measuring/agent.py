@@ -202,7 +202,7 @@ class Agent:
         start, items, started_by, handle = 0, 1, -1, 0
         try:
             while start < items:
-                if started_by != self._conversation.starts:
+                if not self._serves(started_by):
                     opened = self._measured(contents, lambda: self._open(options, optimized))
                     handle, items, started_by = opened.handle, opened.items, self._conversation.starts
                 outputs = self._next_outputs(handle, start)
@@ -235,8 +235,12 @@ class Agent:
             raise AgentProtocolError(f"'{self.profile.id}' went from item {start} to {following} of {items}")
         return following
 
+    def _serves(self, start: int) -> bool:
+        """Whether the agent of that start, which alone knows its evaluations, is the one that answers."""
+        return self._conversation.connected and self._conversation.starts == start
+
     def _close_evaluation(self, handle: int, started_by: int) -> None:
-        if started_by == self._conversation.starts:
+        if self._serves(started_by):
             try:
                 self._conversation.ask("evaluate_close", dict, handle=handle)
             except AgentEndedError:
