@@ -34,7 +34,7 @@ from edgenas.agent import fresh, latencies, onnx_wire, protocol, service
 from edgenas.agent.backend import Feed, Session, get_backend, random_feed
 from edgenas.agent.cache import ContentCache
 from edgenas.agent.conditions import IdleThreads, RunQueue
-from edgenas.agent.cpu import chosen_cores
+from edgenas.agent.cpu import chosen_cores, cores_apart
 from edgenas.agent.environment import read_environment, read_power_flags
 from edgenas.agent.failures import AgentError
 from edgenas.agent.layers import LayerAttribution, layer_of_name
@@ -502,15 +502,15 @@ def test_disturbed_runs_count_for_the_quantiles(monkeypatch: pytest.MonkeyPatch)
     disturbed = iter([True])
     monkeypatch.setattr(fresh.Disturbance, "disturbed", lambda _: next(disturbed, False))
     durations = iter([1e-2] * 5)
-    runs = 0
+    log: list[str] = []
 
-    def run() -> None:
-        nonlocal runs
-        runs += 1
-        time.sleep(next(durations, 0.0))
+    class SlowAtFirst(CountedSession):
+        def run(self) -> None:
+            self._log.append(self._name)
+            time.sleep(next(durations, 0.0))
 
-    parts = fresh._timed_parts(run, 100, 1, lambda: None)
-    assert [len(part) for part in parts] == [10] + [5] * 19 and runs == 105
+    parts = fresh._timed_parts(SlowAtFirst("one", log), 100, 1, lambda: None)
+    assert [len(part) for part in parts] == [10] + [5] * 19 and len(log) == 105
     assert min(parts[0][:5]) >= 10.0 and min(parts[0]) == min(parts[0][5:])
 
 
@@ -819,6 +819,32 @@ def long_contender(folder: Path) -> Contender:
     return Contender("slow", session)
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="two threads need two cores, and a system that places them",
+)
+def test_threads_of_a_session_have_cores_of_their_own(tmp_path: Path) -> None:
+    """Left to the system they meet on one core for minutes, and two threads are as slow as one."""
+    before, everywhere = set(Path("/proc/self/task").iterdir()), os.sched_getaffinity(0)
+    path = write_model(tmp_path / "m.onnx")
+    session = get_backend("onnxruntime", "f32").load(path, 2)
+    session.bind(random_feed(session.inputs, 0))
+    (worker,) = set(Path("/proc/self/task").iterdir()) - before
+    with session.placed():
+        session.run()
+        mine, other = os.sched_getaffinity(0), os.sched_getaffinity(int(worker.name))
+        assert len(mine) == len(other) == 1 and not mine & other
+    assert os.sched_getaffinity(0) == everywhere
+    session = get_backend("onnxruntime", "f32").load(path, 1)
+    with session.placed():
+        assert os.sched_getaffinity(0) == everywhere
+
+
+def test_siblings_of_a_core_come_last() -> None:
+    assert cores_apart({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}) == [0, 2, 1, 3]
+    assert cores_apart({4: "4,12", 5: "5,13", 12: "4,12", 13: "5,13"}) == [4, 5, 12, 13]
+
+
 def test_a_process_on_the_measuring_core_is_noticed(shared_core: None, tmp_path: Path) -> None:
     """In rounds that are far too short for the counters of the core, too; disturbed turns are repeated."""
     contender = long_contender(tmp_path)
@@ -832,7 +858,7 @@ def test_a_process_on_the_measuring_core_is_noticed_in_a_fresh_process(
     shared_core: None, tmp_path: Path
 ) -> None:
     contender = long_contender(tmp_path)
-    parts = fresh._timed_parts(contender.session.run, 2, 1, lambda: None)
+    parts = fresh._timed_parts(contender.session, 2, 1, lambda: None)
     assert [len(part) for part in parts] == [2, 2]  # each was timed once more
 
 
@@ -853,7 +879,7 @@ def test_a_fresh_process_that_ended_at_once_is_a_crash(
 def test_a_device_that_is_never_left_alone_does_not_double_the_time(
     shared_core: None, tmp_path: Path
 ) -> None:
-    parts = fresh._timed_parts(long_contender(tmp_path).session.run, fresh.ROUNDS, 1, lambda: None)
+    parts = fresh._timed_parts(long_contender(tmp_path).session, fresh.ROUNDS, 1, lambda: None)
     repeated = fresh.ROUNDS // 4
     assert [len(part) for part in parts] == [2] * repeated + [1] * (fresh.ROUNDS - repeated)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, ContextManager, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,10 @@ class Session(ABC):
     @abstractmethod
     def run(self) -> None:
         """Runs once on the bound inputs; this is what is timed."""
+
+    def placed(self) -> ContextManager[None]:
+        """Keeps the calling thread off the cores that are the session's other threads' own."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def outputs(self) -> Feed:

@@ -91,6 +91,37 @@ def on_fastest_cores(threads: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def own_cores(threads: int) -> List[int]:
+    """A core for each thread of a session, the caller's first; none where threads cannot be placed."""
+    if threads < 2 or not hasattr(os, "sched_getaffinity"):
+        return []
+    siblings = {
+        core: text_of(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list") or str(core)
+        for core in sorted(os.sched_getaffinity(0))
+    }
+    return cores_apart(siblings)[:threads] if threads <= len(siblings) else []
+
+
+def cores_apart(siblings: Dict[int, str]) -> List[int]:
+    """Logical cores, one of each physical core before any second one; siblings have the same text."""
+    seen: Dict[str, int] = {}
+    ranks = {}
+    for core, together in siblings.items():
+        ranks[core] = seen[together] = seen.get(together, -1) + 1
+    return sorted(siblings, key=lambda core: (ranks[core], core))
+
+
+@contextlib.contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Keeps this thread on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def _cpuinfo() -> Dict[str, List[str]]:
     """The distinct values of each field of /proc/cpuinfo, in order."""
     fields: Dict[str, List[str]] = {}

@@ -14,8 +14,8 @@ from .backend import Backend
 from .cpu import describe_cpu, output_of, text_of
 
 # Raised once between two releases when the same model on the same device comes out otherwise than before:
-# since 2 the threads of sessions that are measured in turn no longer disturb each other, outlying rounds do
-# not count, and on virtual boards all processes begin alike.
+# since 2 the threads of sessions that are measured in turn no longer disturb each other and have cores of
+# their own, outlying rounds do not count, and on virtual boards all processes begin alike.
 MEASURING_VERSION = 2
 
 # Written into the image of a virtual board, whose clock counts instructions.

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
-from .backend import Backend, random_feed
+from .backend import Backend, Session, random_feed
 from .conditions import Disturbance, RunQueue
 from .environment import resident_bytes
 from .failures import AgentError, how_it_ended
@@ -32,9 +32,10 @@ def characterise(
     session = backend.load(model, threads)
     load_s = time.perf_counter() - start
     session.bind(random_feed(session.inputs, 0))
-    for _ in range(3):
-        session.run()
-    parts = _timed_parts(session.run, runs, threads, cool)
+    with session.placed():
+        for _ in range(3):
+            session.run()
+    parts = _timed_parts(session, runs, threads, cool)
     return {
         "threads": threads,
         "statistics": statistics_of([min(part) for part in parts], [run for part in parts for run in part]),
@@ -43,9 +44,7 @@ def characterise(
     }
 
 
-def _timed_parts(
-    run: Callable[[], None], runs: int, threads: int, cool: Callable[[], None]
-) -> List[List[float]]:
+def _timed_parts(session: Session, runs: int, threads: int, cool: Callable[[], None]) -> List[List[float]]:
     """Latencies in ms, in parts. A disturbed part is timed once more, some of them are; all runs count."""
     size, disturbance, repeated = max(1, -(-runs // ROUNDS)), Disturbance(), 0
     parts: List[List[float]] = []
@@ -53,22 +52,23 @@ def _timed_parts(
         while size * len(parts) < runs:
             cool()
             disturbance.begin()
-            part = _timed(run, size, queue)
+            part = _timed(session, size, queue)
             if (disturbance.disturbed() or queue.disturbed()) and repeated < _MOST_REPEATED:
-                part += _timed(run, size, queue)
+                part += _timed(session, size, queue)
                 repeated += 1
             parts.append(part)
     return parts
 
 
-def _timed(run: Callable[[], None], count: int, queue: RunQueue) -> List[float]:
+def _timed(session: Session, count: int, queue: RunQueue) -> List[float]:
     latencies_ms = []
-    queue.begin()
-    for _ in range(count):
-        start = time.perf_counter()
-        run()
-        latencies_ms.append(1e3 * (time.perf_counter() - start))
-        queue.between_runs()
+    with session.placed():
+        queue.begin()
+        for _ in range(count):
+            start = time.perf_counter()
+            session.run()
+            latencies_ms.append(1e3 * (time.perf_counter() - start))
+            queue.between_runs()
     return latencies_ms
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Any, ContextManager, List, Sequence, Tuple
 
 import numpy as np
 
 from .backend import Backend, Feed, Port, Session, Trace, random_feed
+from .cpu import on_core, own_cores
 from .failures import AgentError, reported_as
 from .onnx_wire import read_graph
 from .onnxruntime_trace import ProfiledRun, runs_of, traced_kernels
@@ -58,36 +60,45 @@ class OnnxRuntimeBackend(Backend):
         return str(self._ort.__version__)
 
     def load(self, model: Path, threads: int, *, optimized: bool = True) -> Session:
-        options = self._options(threads)
+        cores = own_cores(threads)
+        options = self._options(threads, cores)
         if not optimized:
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return OnnxRuntimeSession(self._session(model, options))
+        return OnnxRuntimeSession(self._session(model, options), cores)
 
     def trace(self, model: Path, threads: int, *, runs: int, seed: int) -> Trace:
         with tempfile.TemporaryDirectory(prefix="edgenas-trace-") as folder:
             optimized = Path(folder) / "optimized.onnx"
-            options = self._options(threads)
+            cores = own_cores(threads)
+            options = self._options(threads, cores)
             options.optimized_model_filepath = str(optimized)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
-            profiled = self._profile(model, options, runs, seed)
+            profiled = self._profile(model, options, cores, runs, seed)
             graph = read_graph(optimized.read_bytes())
         kernels = traced_kernels(profiled, graph)
         return Trace(kernels, min(run.duration_us for run in profiled) / 1e3)
 
-    def _profile(self, model: Path, options: Any, runs: int, seed: int) -> List[ProfiledRun]:
+    def _profile(
+        self, model: Path, options: Any, cores: List[int], runs: int, seed: int
+    ) -> List[ProfiledRun]:
         inference = self._session(model, options)
-        session = OnnxRuntimeSession(inference)
+        session = OnnxRuntimeSession(inference, cores)
         session.bind(random_feed(session.inputs, seed))
-        for _ in range(runs + _TRACE_WARMUP if runs > 1 else runs):
-            session.run()
+        with session.placed():
+            for _ in range(runs + _TRACE_WARMUP if runs > 1 else runs):
+                session.run()
         events = json.loads(Path(inference.end_profiling()).read_bytes())
         return runs_of(events)[-runs:]
 
-    def _options(self, threads: int) -> Any:
+    def _options(self, threads: int, cores: Sequence[int] = ()) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
+        if cores:
+            # Source: onnxruntime_session_options_config_keys.h; cores count from 1, the caller is not one.
+            workers = ";".join(str(core + 1) for core in cores[1:])
+            options.add_session_config_entry("session.intra_op_thread_affinities", workers)
         options.inter_op_num_threads = 1
         options.execution_mode = self._ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4
@@ -107,10 +118,10 @@ class OnnxRuntimeBackend(Backend):
 
 
 class OnnxRuntimeSession(Session):
-    """One ``InferenceSession``."""
+    """One ``InferenceSession``; ``cores`` are its threads' own, the caller's first, where they have any."""
 
-    def __init__(self, inference: Any) -> None:
-        self._inference = inference
+    def __init__(self, inference: Any, cores: Sequence[int]) -> None:
+        self._inference, self._cores = inference, cores
         self._names = [output.name for output in inference.get_outputs()]
         self._feed: Feed = {}
         self.inputs = [_port(value) for value in inference.get_inputs()]
@@ -120,6 +131,9 @@ class OnnxRuntimeSession(Session):
 
     def run(self) -> None:
         self._inference.run(None, self._feed)
+
+    def placed(self) -> ContextManager[None]:
+        return on_core(self._cores[0]) if self._cores else contextlib.nullcontext()
 
     def outputs(self) -> Feed:
         values = self._inference.run(self._names, self._feed)

@@ -84,7 +84,8 @@ class Contender:
 
     def warm_up(self, runs_per_round: Optional[int]) -> None:
         """Runs until caches and pools are warm, and decides how many runs a turn takes."""
-        fastest = min(self._timed() for _ in range(2 if runs_per_round else 3))
+        with self.session.placed():
+            fastest = min(self._timed() for _ in range(2 if runs_per_round else 3))
         self._runs = runs_per_round or _runs_for(fastest)
 
     def turn(self, queue: RunQueue) -> Turn:
@@ -92,13 +93,14 @@ class Contender:
         parallel = self.threads > 1
         if parallel:
             self._idle.wait()
-        if self._runs > 1:
-            self._run_uncounted(_SPREADING_S if parallel else 0.0)
         runs_ms = []
-        queue.begin()
-        for _ in range(self._runs):
-            runs_ms.append(1e3 * self._timed())
-            queue.between_runs()
+        with self.session.placed():
+            if self._runs > 1:
+                self._run_uncounted(_SPREADING_S if parallel else 0.0)
+            queue.begin()
+            for _ in range(self._runs):
+                runs_ms.append(1e3 * self._timed())
+                queue.between_runs()
         return Turn(runs_ms, min(runs_ms), queue.disturbed())
 
     def count(self, turn: Turn, *, disturbed: bool) -> None:

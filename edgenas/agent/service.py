@@ -158,7 +158,7 @@ class Service:
         free = _ASSUMED_FREE_BYTES if free is None else free
         for content in given.texts("models"):
             full = len(contenders) >= _most_sessions(given)
-            if full or resident_bytes() - before > _MEMORY_SHARE * free:
+            if contenders and (full or resident_bytes() - before >= _MEMORY_SHARE * free):
                 break
             self._channel.event("loading", model=content)
             path = self._cache.path(content)
