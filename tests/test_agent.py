@@ -39,6 +39,8 @@ from edgenas.agent.environment import read_environment, read_power_flags
 from edgenas.agent.failures import AgentError
 from edgenas.agent.layers import LayerAttribution, layer_of_name
 from edgenas.agent.lease import Lease
+from edgenas.agent.onnx_wire import chain_model
+from edgenas.agent.pace import Pace
 from edgenas.agent.protocol import parse_message, request_of
 from edgenas.agent.rounds import Contender, Plan, Turn, measure_rounds
 from edgenas.measuring.archive import agent_archive, write_archive
@@ -769,6 +771,78 @@ def test_contenders_that_are_never_left_alone_stay_in_step() -> None:
     shared = ScriptedContender("shared", [(float(ms), True) for ms in (1, 1, 2, 2, 3, 3, 4, 4)])
     measure_rounds([steady, shared], Plan(4, 4, 1e-9, None, 1, 0), lambda number: None)
     assert steady.statistics(4)["rounds_ms"] == shared.statistics(4)["rounds_ms"] == [1.0, 2.0, 3.0, 4.0]
+
+
+class ScriptedPace(Pace):
+    """What the small network takes, turn by turn; after the script like the last."""
+
+    def __init__(self, *turns_ms: float) -> None:
+        super().__init__(get_backend("onnxruntime", "f32"), 1, IdleThreads())
+        self._script = list(turns_ms)
+
+    def _timed_ms(self) -> float:
+        return self._script[0]
+
+    def turn(self) -> float:
+        found = super().turn()
+        self._script = self._script[1:] or self._script
+        return found
+
+
+def test_a_device_is_slow_that_was_faster_three_times() -> None:
+    pace = ScriptedPace(2.0, 1.0, 1.0, 2.0, 1.0, 2.0, 1.1)
+    slow = []
+    for _ in range(7):
+        pace.turn()
+        slow.append(pace.slow())
+    assert slow == [False, False, False, False, False, True, False]
+
+
+def test_nobody_waits_longer_for_a_slow_device_than_asked() -> None:
+    again_fast = ScriptedPace(1.0, 1.0, 1.0, 2.0, 2.0, 1.0)
+    for _ in range(4):
+        again_fast.turn()
+    assert again_fast.slow()
+    assert again_fast.wait(60.0) < 30.0 and not again_fast.slow()
+    lasting = ScriptedPace(1.0, 1.0, 1.0, 2.0)
+    for _ in range(4):
+        lasting.turn()
+    assert lasting.wait(0.1) >= 0.1 and lasting.slow()
+
+
+@pytest.mark.usefixtures("left_alone")
+def test_rounds_of_a_slow_device_are_repeated() -> None:
+    contender = ScriptedContender("one", [(float(ms), False) for ms in (1, 2, 3, 4, 5)])
+    pace = ScriptedPace(0.1, 0.1, 0.1, 0.1, 0.2, 0.11)  # the first is that before the rounds
+    measure_rounds([contender], Plan(4, 4, 1e-9, None, 1, 0), lambda number: None, pace)
+    assert (contender.rounds_ms, contender.disturbed_ms) == ([1.0, 2.0, 3.0, 5.0], [4.0])
+    assert contender.statistics(4)["pace_ms"] == 0.1
+
+
+def test_the_pace_of_several_threads_is_told_where_somebody_is_patient(tmp_path: Path) -> None:
+    served = quiet_service(tmp_path)
+    content = write_model(tmp_path / "m.onnx").read_bytes()
+    served.serve("put", {"pieces": whole(content)}, content)
+    digest = hashlib.sha256(content).hexdigest()
+    for threads, patience_s, told in ((2, 0.1, True), (2, 0.0, False), (1, 0.1, False)):
+        asked = {"threads": threads, "patience_s": patience_s, "min_rounds": 2, "max_rounds": 2}
+        found = served.serve("compare", {"models": [digest], **asked})["results"][digest]["statistics"]
+        assert (found["pace_ms"] is not None) == told
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_small_network_is_a_valid_model(tmp_path: Path, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    model = chain_model(3, 8, 4)
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    (tmp_path / "m.onnx").write_bytes(model)
+    session = get_backend(runtime, "f32").load(tmp_path / "m.onnx", 1)
+    session.bind({"x": np.ones((1, 8, 4, 4), np.float32)})
+    weight = 0.01 * (np.arange(64) % 7 - 3).reshape(8, 8)
+    expected = np.ones(8)
+    for _ in range(3):
+        expected = np.maximum(weight @ expected, 0)
+    assert session.outputs()["y"][0, :, 1, 2] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.usefixtures("left_alone")

@@ -43,7 +43,7 @@ from edgenas.latency_tables.profile_networks.kernel_networks import kernel_netwo
 from edgenas.latency_tables.profile_networks.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.regression import ShapeRegressor
 from edgenas.latency_tables.relevance import most_likely
-from edgenas.latency_tables.rows import NetworkRow
+from edgenas.latency_tables.rows import NetworkRow, slowest_pace_ms
 from edgenas.latency_tables.saved_predictor import fitted, predictors_folder
 from edgenas.latency_tables.schema import SCHEMA_VERSION
 from edgenas.latency_tables.strides import alignment_of, stretch_of
@@ -194,6 +194,32 @@ def statistics(rounds: tuple[float, ...]) -> LatencyStatistics:
     return LatencyStatistics(latency_ms=middle, latency_p50_ms=middle, latency_p90_ms=max(rounds),
                              latency_p99_ms=None, latency_relative_halfwidth=0.01, runs=len(rounds),
                              rounds_ms=rounds)  # fmt: skip
+
+
+def test_what_a_slow_device_measured_does_not_count(tmp_path: Path) -> None:
+    """Every network was measured twice, at two paces; one only while the device was slow."""
+    kernel = traced("conv", "s1b0", (1, 8, 4, 4), (1, 8, 4, 4))
+    measured_ms = {"a": [(1.0, 0.1), (1.8, 0.17)], "b": [(3.6, 0.17), (2.0, 0.11)], "c": [(9.0, 0.17)]}
+    with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
+        table.begin_run("paces")
+        for name, passes in measured_ms.items():
+            table.add_network(NetworkRow(
+                model_sha256=name, name=name, space="s", precision="fp32", role="fit"
+            ))  # fmt: skip
+            table.add_trace(trace_of(name, (kernel,)), ENVIRONMENT)
+            for number, (latency_ms, pace_ms) in enumerate(passes):
+                found = msgspec.structs.replace(statistics((latency_ms,) * 4), pace_ms=pace_ms)
+                latency = NetworkLatency(model_sha256=name, threads=1, statistics=found)
+                table.add_latency(latency, ENVIRONMENT, pass_number=number)
+        networks = observe(table).networks
+    assert {one.network.name: one.latency_ms for one in networks} == {"a": 1.0, "b": 2.0}
+
+
+@given(st.lists(st.floats(0.01, 10.0), max_size=60))
+def test_a_pace_that_is_known_leaves_something_that_counts(paces_ms: list[float]) -> None:
+    slowest_ms = slowest_pace_ms([None, *paces_ms])
+    assert not paces_ms or min(paces_ms) < slowest_ms < math.inf
+    assert all(pace <= slowest_ms for pace in paces_ms if pace <= 1.15 * min(paces_ms))
 
 
 @pytest.fixture(scope="module")

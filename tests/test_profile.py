@@ -322,6 +322,24 @@ def test_a_crash_is_tried_once_more_and_failures_are_remembered(
     assert (again.measured, again.reused, again.failed([planned])) == found
 
 
+def test_what_a_slow_device_measured_is_measured_again(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(agent: Agent, *arguments: Any, **options: Any) -> Iterator[NetworkLatency]:
+        for found in measured(agent, *arguments, **options):
+            assert found.statistics is not None
+            slower = msgspec.structs.replace(found.statistics, pace_ms=next(paces_ms))
+            yield msgspec.structs.replace(found, statistics=slower)
+
+    measured, told, paces_ms = Agent.compare, list[str](), iter([0.2, 0.1, 0.1])
+    monkeypatch.setattr(Agent, "compare", compare)
+    monkeypatch.setattr("edgenas.pipeline.profile_measuring.warn", told.append)
+    workspace = Workspace(tmp_path)
+    profile(device="local", model=[model], threads=1, workspace=workspace)
+    assert sorted(number for _, number in rows(workspace)) == [0, 1, 2]
+    assert [message for message in told if message.startswith("in 1 of 3 measurements the threads")]
+
+
 @pytest.mark.parametrize("disturbed", [0, 4])
 def test_other_work_on_the_device_is_told(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, disturbed: int

@@ -14,6 +14,7 @@ _DTYPES = {
     1: "float", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string",
     9: "bool", 10: "float16", 11: "double", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
+_OLDEST_IR, _OLDEST_OPSET = 7, 12
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MOST_BYTES = 8  # that a single number has
 
@@ -71,6 +72,24 @@ def tiny_model(ir_version: int, opset: int) -> bytes:
     ports = _field(11, _field(1, b"x") + _field(2, vector)) + _field(12, _field(1, b"y") + _field(2, vector))
     graph = _field(1, node) + _field(2, b"probe") + ports
     return _field(1, ir_version) + _field(7, graph) + _field(8, _field(2, opset))
+
+
+def chain_model(layers: int, channels: int, side: int) -> bytes:
+    """Pointwise convolutions with ReLUs in between, of one shared weight, over (1, channels, side, side)."""
+    values = [0.01 * (index % 7 - 3) for index in range(channels * channels)]
+    weight = b"".join(_field(1, size) for size in (channels, channels, 1, 1)) + _field(2, 1) + _field(8, b"w")
+    nodes, last = b"", b"x"
+    for layer in range(layers):
+        inner, outer = b"a%d" % layer, b"y" if layer == layers - 1 else b"b%d" % layer
+        nodes += _field(1, _field(1, last) + _field(1, b"w") + _field(2, inner) + _field(4, b"Conv"))
+        nodes += _field(1, _field(1, inner) + _field(2, outer) + _field(4, b"Relu"))
+        last = outer
+    shape = b"".join(_field(1, _field(1, size)) for size in (1, channels, side, side))
+    tensor = _field(2, _field(1, _field(1, 1) + _field(2, shape)))
+    ports = _field(11, _field(1, b"x") + tensor) + _field(12, _field(1, b"y") + tensor)
+    raw = _field(9, struct.pack(f"<{len(values)}f", *values))
+    graph = nodes + _field(2, b"chain") + _field(5, weight + raw) + ports
+    return _field(1, _OLDEST_IR) + _field(7, graph) + _field(8, _field(2, _OLDEST_OPSET))
 
 
 def _node(data: memoryview) -> Node:

@@ -7,14 +7,15 @@ import gc
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from .backend import Backend, Session, random_feed
 from .conditions import Disturbance, IdleThreads, RunQueue
 from .failures import reported_as
-from .latencies import relative_halfwidth, statistics_of
+from .latencies import quantile, relative_halfwidth, statistics_of
+from .pace import Pace
 
 _TURN_S = 0.003
 _FEWEST_RUNS, _MOST_RUNS = 5, 64
@@ -32,7 +33,8 @@ class Plan(NamedTuple):
     """When to stop.
 
     ``deadline`` is on the clock of ``time.monotonic``; ``rounds_limit_s`` is of the rounds alone, without
-    what loading, waiting and cooling take.
+    what loading, waiting and cooling take. ``patience_s`` is how long to wait in all for a device that is
+    slower than it was seen to be.
     """
 
     min_rounds: int
@@ -42,6 +44,7 @@ class Plan(NamedTuple):
     runs_per_round: Optional[int]
     seed: int
     rounds_limit_s: Optional[float] = None
+    patience_s: float = 0.0
 
 
 class Turn(NamedTuple):
@@ -64,6 +67,7 @@ class Contender:
         self.rounds_ms: List[float] = []
         self.disturbed_ms: List[float] = []
         self.runs_ms: List[float] = []
+        self._pace_ms: Tuple[List[float], List[float]] = ([], [])  # of undisturbed and disturbed rounds
         self._runs = _FEWEST_RUNS
 
     @classmethod
@@ -103,10 +107,12 @@ class Contender:
                 queue.between_runs()
         return Turn(runs_ms, min(runs_ms), queue.disturbed())
 
-    def count(self, turn: Turn, *, disturbed: bool) -> None:
+    def count(self, turn: Turn, *, disturbed: bool, pace_ms: Optional[float] = None) -> None:
         """Keeps what a turn took; the quantiles are of all runs, disturbed or not."""
         (self.disturbed_ms if disturbed else self.rounds_ms).append(turn.fastest_ms)
         self.runs_ms.extend(turn.runs_ms)
+        if pace_ms is not None:
+            self._pace_ms[disturbed].append(pace_ms)
 
     def settled(self, plan: Plan) -> bool:
         """Whether the median is known narrowly enough from undisturbed rounds, or from twice as many."""
@@ -119,7 +125,11 @@ class Contender:
         """The ``LatencyStatistics``; where too few rounds were undisturbed, of all of them."""
         enough = len(self.rounds_ms) >= min_rounds
         rounds_ms = self.rounds_ms if enough else self.rounds_ms + self.disturbed_ms
-        return statistics_of(rounds_ms, self.runs_ms)
+        paces_ms = sorted(self._pace_ms[0] if enough else self._pace_ms[0] + self._pace_ms[1])
+        return {
+            **statistics_of(rounds_ms, self.runs_ms),
+            "pace_ms": quantile(paces_ms, 0.5) if paces_ms else None,
+        }
 
     def result(self, plan: Plan) -> Dict[str, object]:
         """What the host is told."""
@@ -140,17 +150,22 @@ class Contender:
         return time.perf_counter() - start
 
 
-def measure_rounds(contenders: List[Contender], plan: Plan, before_round: Callable[[int], None]) -> None:
+def measure_rounds(
+    contenders: List[Contender],
+    plan: Plan,
+    before_round: Callable[[int], None],
+    pace: Optional[Pace] = None,
+) -> None:
     """Measures the contenders side by side.
 
     A round gives each contender that is not settled one turn, in an order of its own, and another one
     at once where that was disturbed. A round in which the conditions changed, or which stays disturbed for
-    one of them, is kept apart and repeated: it counts for all or for none, so that contenders can be
-    compared round by round. At most ``2 * max_rounds`` are made.
+    one of them, or after which the device has lost its ``pace``, is kept apart and repeated: it counts for
+    all or for none, so that contenders can be compared round by round. At most ``2 * max_rounds`` are made.
     """
     generator, disturbance = np.random.default_rng(plan.seed), Disturbance()
     threads = max((one.threads for one in contenders), default=1)
-    spent_s = 0.0
+    spent_s, patience_s = 0.0, plan.patience_s
     gc.collect()
     gc.disable()
     try:
@@ -160,9 +175,11 @@ def measure_rounds(contenders: List[Contender], plan: Plan, before_round: Callab
                 if not waiting or (number > 0 and _time_is_up(plan, spent_s)):
                     break
                 before_round(number)
+                if pace is not None:
+                    patience_s -= pace.wait(max(0.0, patience_s))
                 order = [waiting[position] for position in generator.permutation(len(waiting))]
                 start = time.monotonic()
-                _round(order, disturbance, queue)
+                _round(order, disturbance, queue, pace)
                 spent_s += time.monotonic() - start
     finally:
         gc.enable()
@@ -203,12 +220,16 @@ def _wants_round(contender: Contender, plan: Plan) -> bool:
     return all_rounds < plan.max_rounds or undisturbed >= plan.max_rounds // 2
 
 
-def _round(contenders: List[Contender], disturbance: Disturbance, queue: RunQueue) -> None:
+def _round(
+    contenders: List[Contender], disturbance: Disturbance, queue: RunQueue, pace: Optional[Pace]
+) -> None:
     disturbance.begin()
     turns = [_turn(contender, queue) for contender in contenders]
     disturbed = disturbance.disturbed() or any(turn.disturbed for turn in turns)
+    pace_ms = None if pace is None else pace.turn()
+    disturbed = disturbed or (pace is not None and pace.slow())
     for contender, turn in zip(contenders, turns):  # noqa: B905
-        contender.count(turn, disturbed=disturbed)
+        contender.count(turn, disturbed=disturbed, pace_ms=pace_ms)
 
 
 def _turn(contender: Contender, queue: RunQueue) -> Turn:

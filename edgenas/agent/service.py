@@ -19,6 +19,7 @@ from .evaluation import Evaluation
 from .failures import AgentError
 from .fresh import FreshProcess, characterise
 from .lease import Lease, lease_path
+from .pace import Pace
 from .parameters import Parameters
 from .protocol import PROTOCOL, Channel
 from .rounds import Contender, Plan, measure_rounds
@@ -43,6 +44,7 @@ class Service:
         self._backend: Optional[Backend] = None
         self._template: Optional[Template] = None
         self._evaluations: Dict[int, Evaluation] = {}
+        self._paces: Dict[int, Pace] = {}
         self._idle = IdleThreads(lambda: self._channel.event("restless"))
         _prepare_temporary_folder(self._folder / "tmp")
         self._methods: Dict[str, Callable[[Parameters], Any]] = {
@@ -104,6 +106,9 @@ class Service:
         # One run shows the structure; its time means nothing, so that nobody has to be kept waiting.
         with self._alone() if runs > 1 else contextlib.nullcontext(), on_fastest_cores(threads):
             self._cool(given)
+            pace = self._pace(given) if runs > 1 else None
+            if pace is not None:
+                pace.wait(given.number("patience_s", 0.0))
             trace = self._runtime.trace(model, threads, runs=runs, seed=0)
         return {"runs": runs, "run_latency_ms": trace.run_latency_ms, "kernels": trace.kernels}
 
@@ -118,13 +123,14 @@ class Service:
                 given.integer("runs_per_round", 0) or None,
                 given.integer("seed", 0),
                 given.optional_number("rounds_limit_s"),
+                given.number("patience_s", 0.0),
             )
             measured = self._one_by_one if given.flag("alike", False) else self._side_by_side
             return {"results": measured(plan, given)}
 
     def _side_by_side(self, plan: Plan, given: Parameters) -> Dict[str, Any]:
         contenders, failures = self._contenders(plan, given)
-        measure_rounds(contenders, plan, lambda number: self._before_round(number, given))
+        measure_rounds(contenders, plan, lambda number: self._before_round(number, given), self._pace(given))
         results: Dict[str, Any] = {one.content: one.result(plan) for one in contenders}
         results.update({content: {"error": reason} for content, reason in failures.items()})
         return results
@@ -170,6 +176,15 @@ class Service:
                 failures[content] = failure.message
         self._channel.event("measuring", models=len(contenders))
         return contenders, failures
+
+    def _pace(self, given: Parameters) -> Optional[Pace]:
+        """What tells whether several threads are slower than usual; None where nobody would wait for it."""
+        threads = _threads(given)
+        if threads == 1 or not given.number("patience_s", 0.0):
+            return None
+        if threads not in self._paces:
+            self._paces[threads] = Pace(self._runtime, threads, self._idle)
+        return self._paces[threads]
 
     def _before_round(self, number: int, given: Parameters) -> None:
         self._cool(given)

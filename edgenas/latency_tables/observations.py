@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgenas.errors import TableError
 from edgenas.latency_tables.catalogue import KernelCatalogue
 from edgenas.latency_tables.kernels import KernelSpec
-from edgenas.latency_tables.rows import LatencyRow, NetworkRow, TraceRow
+from edgenas.latency_tables.rows import LatencyRow, NetworkRow, TraceRow, at_pace
 from edgenas.latency_tables.table import LatencyTable
 
 Array = NDArray[np.float64]
@@ -107,7 +107,9 @@ def observe(
     environments = {row.fingerprint: row for row in table.environments()}
     environment = environments.get(fingerprint)
     virtual = environment is not None and environment.virtual_clock
-    measured = _measured(networks, structures, table.latencies(fingerprint=fingerprint, threads=threads))
+    measured = _measured(
+        networks, structures, at_pace(table.latencies(fingerprint=fingerprint, threads=threads))
+    )
     return Observations(
         device=table.device,
         fingerprint=fingerprint,

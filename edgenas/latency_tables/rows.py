@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -50,6 +51,7 @@ class TraceRow(Record):
     kernels: tuple[KernelSample, ...]
 
 
+_SLOWER = 1.15
 CRASHED = "crash: "
 """How the error of a network begins whose measurement ended the agent."""
 
@@ -86,6 +88,27 @@ def decided(rows: Iterable[LatencyRow]) -> list[LatencyRow]:
     found = list(rows)
     crashes = Counter((row.model_sha256, row.pass_number) for row in found if row.crashed)
     return [row for row in found if crashes[row.model_sha256, row.pass_number] > 1 or not row.crashed]
+
+
+def at_pace(rows: Iterable[LatencyRow]) -> list[LatencyRow]:
+    """The rows of one device and thread count that were measured while it was not slower than usual.
+
+    Where the cores of several threads lie changes how fast they work together, for all networks alike; see
+    ``LatencyStatistics.pace_ms``. Rows without one are kept.
+    """
+    found = list(rows)
+    slowest_ms = slowest_pace_ms([_pace_ms(row) for row in found])
+    return [row for row in found if (_pace_ms(row) or 0.0) <= slowest_ms]
+
+
+def slowest_pace_ms(paces_ms: Iterable[float | None]) -> float:
+    """The pace above which a device was slower than it was seen to be; infinite where none is known."""
+    known = sorted(pace for pace in paces_ms if pace is not None)
+    return _SLOWER * known[len(known) // 20] if known else math.inf
+
+
+def _pace_ms(row: LatencyRow) -> float | None:
+    return None if row.statistics is None else row.statistics.pace_ms
 
 
 class BlockRow(Record):

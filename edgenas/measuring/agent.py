@@ -93,6 +93,7 @@ class Agent:
         relative_halfwidth: float = 0.01,
         runs_per_round: int | None = None,
         rounds_limit_s: float | None = None,
+        patience_s: float = 0.0,
         time_limit_s: float | None = None,
     ) -> Iterator[NetworkLatency]:
         """Measures models side by side, in interleaved rounds, as many at once as memory allows.
@@ -104,6 +105,9 @@ class Agent:
             runs_per_round: runs of a model in each round; when None the agent takes more of fast models.
             rounds_limit_s: a batch whose rounds alone took longer begins no other one; on a virtual board,
                 whose clock is another, nothing is limited.
+            patience_s: how long a batch of several threads waits for a device on which they work together
+                more slowly than they were seen to; rounds in which they do count as disturbed. With 0
+                nobody looks, as where models are only compared with each other.
             time_limit_s: when it is over, what was not begun is yielded with an error.
 
         Yields:
@@ -114,16 +118,17 @@ class Agent:
             DeviceError: the device itself failed.
         """
         plan = ComparePlan(
-            threads, min_rounds, max_rounds, relative_halfwidth, runs_per_round, rounds_limit_s
+            threads, min_rounds, max_rounds, relative_halfwidth, runs_per_round, rounds_limit_s, patience_s
         )
         comparer = Comparer(self.profile, plan, self._conversation, self._shipper, self._steadily)
         yield from comparer.compare(models, time_limit_s)
 
-    def trace(self, model: str, *, threads: int, runs: int = 40) -> KernelTrace:
+    def trace(self, model: str, *, threads: int, runs: int = 40, patience_s: float = 0.0) -> KernelTrace:
         """The kernels of one model as the runtime executes them, with their times.
 
         Args:
             runs: with 1 the structure is right and the times mean nothing.
+            patience_s: as for ``compare``.
 
         Raises:
             MeasurementError: the model cannot be run, or took the agent with it.
@@ -133,7 +138,13 @@ class Agent:
         traced = self._measured(
             [model],
             lambda: self._conversation.ask(
-                "trace", messages.Traced, model=model, threads=threads, runs=runs, temperature_limit_c=limit
+                "trace",
+                messages.Traced,
+                model=model,
+                threads=threads,
+                runs=runs,
+                patience_s=0.0 if self.profile.virtual else patience_s,
+                temperature_limit_c=limit,
             ),
         )
         trace = KernelTrace(

@@ -30,6 +30,7 @@ class ComparePlan(NamedTuple):
     relative_halfwidth: float
     runs_per_round: int | None = None
     rounds_limit_s: float | None = None
+    patience_s: float = 0.0
 
 
 class Steadily(Protocol):
@@ -103,6 +104,8 @@ class Comparer:
             rounds["runs_per_round"] = plan.runs_per_round
         if plan.rounds_limit_s is not None:
             rounds["rounds_limit_s"] = plan.rounds_limit_s
+        if plan.patience_s:
+            rounds["patience_s"] = plan.patience_s
         if self._profile.virtual:
             rounds = _VIRTUAL
         return self._conversation.ask(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgenas.device_profiles import DeviceProfile
-from edgenas.latency_tables.rows import NetworkRow, decided
+from edgenas.latency_tables.rows import NetworkRow, at_pace, decided
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
 from edgenas.progress import track
@@ -16,6 +16,7 @@ from edgenas.search_spaces import Genomes, SearchSpace, build_onnx
 from edgenas.workspace import Workspace
 
 _LEAST_ROUNDS, _MOST_ROUNDS = 10, 40
+_PATIENCE_S = 10.0
 
 
 def measure_candidates(
@@ -61,7 +62,10 @@ def _content(space: SearchSpace, genome: Genomes, profile: DeviceProfile) -> byt
 
 def _known(table: LatencyTable, agent: Agent, threads: int) -> dict[str, float | None]:
     rows = table.latencies(fingerprint=agent.environment.fingerprint(), threads=threads)
-    return {row.model_sha256: row.statistics.latency_ms if row.statistics else None for row in decided(rows)}
+    return {
+        row.model_sha256: row.statistics.latency_ms if row.statistics else None
+        for row in at_pace(decided(rows))
+    }
 
 
 def _measured(
@@ -81,7 +85,11 @@ def _measured(
     environment = agent.refresh_environment()
     with track("Measuring finalists", total=len(new)) as task:
         for latency in agent.compare(
-            list(new), threads=threads, min_rounds=_LEAST_ROUNDS, max_rounds=_MOST_ROUNDS
+            list(new),
+            threads=threads,
+            min_rounds=_LEAST_ROUNDS,
+            max_rounds=_MOST_ROUNDS,
+            patience_s=_PATIENCE_S,
         ):
             table.add_latency(
                 latency, environment, pass_number=0, batch_id=f"finalists-{latency.model_sha256[:8]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edgenas.errors import MeasurementError
-from edgenas.latency_tables.rows import decided
+from edgenas.latency_tables.rows import decided, slowest_pace_ms
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent
 from edgenas.pipeline.profile_models import ModelBuilder
@@ -28,7 +28,7 @@ _DISTURBED = 0.03  # passes that differ by more are followed by another one
 _DISTURBED_SHARE = 0.1  # of the measurements, each in a third of its rounds or more, is worth a warning
 _BATCH = 10
 _TRACE_RUNS, _FEWEST_TRACE_RUNS, _TRACE_MS = 40, 10, 400.0  # a slow network is not traced so often
-_ROUNDS = {"min_rounds": 6, "max_rounds": 20}
+_PATIENCE_S = 10.0  # for each batch, with several threads that work together more slowly than before
 
 
 @dataclass
@@ -50,6 +50,7 @@ class Measuring:
     _trace_runs_of: dict[str, int] = field(default_factory=dict)
     _failed: set[str] = field(default_factory=set)
     _latency_ms: dict[tuple[str, int], float] = field(default_factory=dict)
+    _pace_ms: dict[tuple[str, int], float] = field(default_factory=dict)
 
     @property
     def passes(self) -> int:
@@ -131,10 +132,15 @@ class Measuring:
         return sha in self._failed and not any((sha, n) in self._latency_ms for n in range(self.passes + 1))
 
     def _disagrees(self, network: PlannedNetwork) -> bool:
-        """Whether the passes differ so much that the device was disturbed in one of them."""
+        """Whether the passes differ so much that the device was disturbed in one of them, or it was slow."""
         sha = self._sha_by_recipe.get(network.recipe(), "")
         found = [self._latency_ms.get((sha, number), 0.0) for number in range(self.passes)]
+        if any(self._was_slow(sha, number) for number in range(self.passes)):
+            return True
         return min(found) > 0 and max(found) > (1.0 + _DISTURBED) * min(found)
+
+    def _was_slow(self, sha: str, number: int) -> bool:
+        return self._pace_ms.get((sha, number), 0.0) > slowest_pace_ms(self._pace_ms.values())
 
     def _time_is_up(self) -> bool:
         return self.end is not None and time.monotonic() > self.end
@@ -152,12 +158,18 @@ class Measuring:
         environment = self.agent.refresh_environment() if waiting else self.agent.environment
         batch_id = uuid.uuid4().hex[:12]
         untimed = [sha for sha in waiting if (sha, number) not in self._passes]
-        for latency in self.agent.compare(untimed, threads=self.threads, **_ROUNDS) if untimed else ():
+        for latency in self._compared(untimed):
             self.table.add_latency(latency, environment, pass_number=number, batch_id=batch_id)
             self._count(latency, number)
         for sha, network in waiting.items():
             self._trace(sha, network)
         self.device_seconds += time.monotonic() - started
+
+    def _compared(self, models: list[str]) -> Iterator[NetworkLatency]:
+        if models:
+            yield from self.agent.compare(
+                models, threads=self.threads, min_rounds=6, max_rounds=20, patience_s=_PATIENCE_S
+            )
 
     def _is_due(self, network: PlannedNetwork, number: int) -> bool:
         sha = self._sha_by_recipe.get(network.recipe())
@@ -193,13 +205,20 @@ class Measuring:
             return
         self.measured += number == 0
         self.timed += 1
-        self.disturbed += 2 * latency.disturbed_rounds >= len(latency.statistics.rounds_ms)
+        if not self._was_slow(latency.model_sha256, number):  # else that is what disturbed the rounds
+            self.disturbed += 2 * latency.disturbed_rounds >= len(latency.statistics.rounds_ms)
 
     def _tell_disturbed(self) -> None:
         if self.disturbed > _DISTURBED_SHARE * self.timed:
             warn(
                 f"other work on '{self.agent.profile.id}' disturbed {self.disturbed} of {self.timed}"
                 " measurements; stop it there, and they are quicker and more exact"
+            )
+        slow = sum(self._was_slow(*measured) for measured in self._pace_ms)
+        if slow:
+            warn(
+                f"in {slow} of {len(self._pace_ms)} measurements the threads on '{self.agent.profile.id}'"
+                " worked together more slowly, as where their cores lie far apart; these do not count"
             )
 
     def _note(self, latency: NetworkLatency, number: int) -> None:
@@ -208,6 +227,8 @@ class Measuring:
             self._failed.add(latency.model_sha256)
         else:
             self._latency_ms[latency.model_sha256, number] = latency.statistics.latency_ms
+            if latency.statistics.pace_ms is not None:
+                self._pace_ms[latency.model_sha256, number] = latency.statistics.pace_ms
 
     def _trace_runs(self, sha: str) -> int:
         latency_ms = self._latency_ms.get((sha, 0), 0.0)
@@ -219,7 +240,7 @@ class Measuring:
             return
         runs = 1 if network.role == "held-out" else self._trace_runs(sha)
         try:
-            trace = self.agent.trace(sha, threads=self.threads, runs=runs)
+            trace = self.agent.trace(sha, threads=self.threads, runs=runs, patience_s=_PATIENCE_S)
         except MeasurementError as error:
             warn(f"{network.name} cannot be traced: {error.reason or error.message}")
             return

@@ -40,6 +40,7 @@ CHARACTERISED_RUNS = 200
 VIRTUAL_RUNS = 100  # of an instruction count, whose quantiles are all but one
 ROUNDS = 40
 RELATIVE_HALFWIDTH = 0.005
+PATIENCE_S = 10.0  # with several threads, for a device on which they work together more slowly than before
 
 
 def validate(
@@ -153,7 +154,7 @@ class _Measured:
             contents.append(ship_model(self._agent, self._reference))
         measured = self._agent.compare(
             list(dict.fromkeys(contents)), threads=self._threads, max_rounds=ROUNDS,
-            relative_halfwidth=RELATIVE_HALFWIDTH,
+            relative_halfwidth=RELATIVE_HALFWIDTH, patience_s=PATIENCE_S,
         )  # fmt: skip
         for latency in measured:
             if latency.model_sha256 == self._content:

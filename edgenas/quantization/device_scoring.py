@@ -21,6 +21,7 @@ from edgenas.quantization.trials import TrialStore, key_of
 from edgenas.records import KernelTrace, LatencyStatistics, NetworkLatency, Record
 
 SHARD_BYTES = 32 * 2**20
+_PATIENCE_S = 3.0  # of a pass, and there are up to 24
 
 
 class Answer(Record):
@@ -143,6 +144,7 @@ class Scorer:
                 min_rounds=rounds if paired else min(8, rounds),
                 max_rounds=rounds,
                 relative_halfwidth=0.0 if paired else 0.01,
+                patience_s=_PATIENCE_S,
             )
             by_content = {latency.model_sha256: latency for latency in measured}
             known = _Batch(latencies=tuple(by_content[content] for content in contents))

@@ -13,6 +13,8 @@ class LatencyStatistics(Record):
     ``rounds_ms`` holds each round's fastest run, ``latency_ms`` is the median of those that are no
     outliers (1.5 interquartile ranges) and ``latency_relative_halfwidth`` half the width of the 95 %
     interval of the median of all, relative to it. The quantiles are of all runs; the p99 is None below 100.
+    ``pace_ms`` is what the agent's own small network took meanwhile, where it was asked to watch the pace
+    at which several threads work together.
     """
 
     latency_ms: float
@@ -22,6 +24,7 @@ class LatencyStatistics(Record):
     latency_relative_halfwidth: float
     runs: int
     rounds_ms: tuple[float, ...]
+    pace_ms: float | None = None
 
 
 class NetworkLatency(Record):

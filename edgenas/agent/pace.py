@@ -1,0 +1,73 @@
+"""Tells whether the threads of a session work together as fast as they have been seen to."""
+
+from __future__ import annotations
+
+import bisect
+import tempfile
+import time
+from pathlib import Path
+from typing import List
+
+from .backend import Backend, random_feed
+from .conditions import IdleThreads
+from .onnx_wire import chain_model
+
+# Little work between the moments at which threads wait for each other: about .1 ms on one core.
+_LAYERS, _CHANNELS, _SIDE = 16, 64, 8
+_WARMING_S, _RUNS = 0.002, 12
+_SLOWER = 1.15
+# What came out only once or twice may be a mistake, and nothing would ever be as fast again.
+_SEEN = 3
+_PAUSE_S = 0.05
+_FRESH_S = 0.3
+
+
+class Pace:
+    """Runs a small network between the rounds of others.
+
+    Threads tell each other many times a run what is to be done, and what that takes depends on where their
+    cores lie: twice as long where these share no cache. A hypervisor moves the cores of a virtual machine
+    without a word, and whole latencies move with them, for seconds or minutes.
+    """
+
+    def __init__(self, backend: Backend, threads: int, idle: IdleThreads) -> None:
+        with tempfile.TemporaryDirectory(prefix="edgenas-pace-") as folder:
+            model = Path(folder) / "chain.onnx"
+            model.write_bytes(chain_model(_LAYERS, _CHANNELS, _SIDE))
+            self._session = backend.load(model, threads)
+        self._session.bind(random_feed(self._session.inputs, 0))
+        self._idle = idle
+        self._ordered_ms: List[float] = []
+        self._latest_ms, self._at = 0.0, float("-inf")
+
+    def turn(self) -> float:
+        """The fastest of some runs in ms."""
+        self._idle.wait()
+        with self._session.placed():
+            end = time.perf_counter() + _WARMING_S
+            while time.perf_counter() < end:
+                self._session.run()
+            self._latest_ms = min(self._timed_ms() for _ in range(_RUNS))
+        self._at = time.monotonic()
+        bisect.insort(self._ordered_ms, self._latest_ms)
+        return self._latest_ms
+
+    def slow(self) -> bool:
+        """Whether the latest turn took longer than the fastest ones since the agent was started."""
+        usual_ms = self._ordered_ms[:_SEEN][-1]
+        return self._latest_ms > _SLOWER * usual_ms
+
+    def wait(self, limit_s: float) -> float:
+        """Waits until the device is no longer slow, and says for how many seconds; at most ``limit_s``."""
+        start = time.monotonic()
+        if start - self._at > _FRESH_S:
+            self.turn()
+        while self.slow() and time.monotonic() - start < limit_s:
+            time.sleep(_PAUSE_S)
+            self.turn()
+        return time.monotonic() - start
+
+    def _timed_ms(self) -> float:
+        start = time.perf_counter()
+        self._session.run()
+        return 1e3 * (time.perf_counter() - start)
