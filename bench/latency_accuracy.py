@@ -188,8 +188,8 @@ def judge(bench: Bench, cell: Cell) -> dict[str, object]:
 class UnfusedRuntime(OnnxRuntimeBackend):
     """ONNX Runtime without its graph optimization: every op is a kernel."""
 
-    def _options(self, threads: int) -> Any:
-        options = super()._options(threads)
+    def _options(self, threads: int, cores: Sequence[int] = ()) -> Any:
+        options = super()._options(threads, cores)
         options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return options
 

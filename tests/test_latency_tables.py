@@ -219,7 +219,7 @@ def test_what_a_slow_device_measured_does_not_count(tmp_path: Path) -> None:
 def test_a_pace_that_is_known_leaves_something_that_counts(paces_ms: list[float]) -> None:
     slowest_ms = slowest_pace_ms([None, *paces_ms])
     assert not paces_ms or min(paces_ms) < slowest_ms < math.inf
-    assert all(pace <= slowest_ms for pace in paces_ms if pace <= 1.15 * min(paces_ms))
+    assert all(pace <= slowest_ms for pace in paces_ms if pace <= 1.07 * min(paces_ms))
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from .onnx_wire import chain_model
 # Little work between the moments at which threads wait for each other: about .1 ms on one core.
 _LAYERS, _CHANNELS, _SIDE = 16, 64, 8
 _WARMING_S, _RUNS = 0.002, 12
-_SLOWER = 1.15
-# What came out only once or twice may be a mistake, and nothing would ever be as fast again.
-_SEEN = 3
+_SLOWER = 1.07
+# What is usual was seen three times, and in one turn of ten: what came out once may be a mistake.
+_SEEN, _SEEN_SHARE = 3, 10
 _PAUSE_S = 0.05
 _FRESH_S = 0.3
 
@@ -42,20 +42,15 @@ class Pace:
 
     def turn(self) -> float:
         """The fastest of some runs in ms."""
-        self._idle.wait()
-        with self._session.placed():
-            end = time.perf_counter() + _WARMING_S
-            while time.perf_counter() < end:
-                self._session.run()
-            self._latest_ms = min(self._timed_ms() for _ in range(_RUNS))
-        self._at = time.monotonic()
+        self._look()
         bisect.insort(self._ordered_ms, self._latest_ms)
         return self._latest_ms
 
     def slow(self) -> bool:
-        """Whether the latest turn took longer than the fastest ones since the agent was started."""
-        usual_ms = self._ordered_ms[:_SEEN][-1]
-        return self._latest_ms > _SLOWER * usual_ms
+        """Whether the latest turn took longer than the fast ones since the agent was started."""
+        count = len(self._ordered_ms)
+        usual = max(_SEEN - 1, count // _SEEN_SHARE)
+        return self._latest_ms > _SLOWER * self._ordered_ms[min(usual, count - 1)]
 
     def wait(self, limit_s: float) -> float:
         """Waits until the device is no longer slow, and says for how many seconds; at most ``limit_s``."""
@@ -64,8 +59,17 @@ class Pace:
             self.turn()
         while self.slow() and time.monotonic() - start < limit_s:
             time.sleep(_PAUSE_S)
-            self.turn()
+            self._look()  # not a turn: waiting for long must not make it usual
         return time.monotonic() - start
+
+    def _look(self) -> None:
+        self._idle.wait()
+        with self._session.placed():
+            end = time.perf_counter() + _WARMING_S
+            while time.perf_counter() < end:
+                self._session.run()
+            self._latest_ms = min(self._timed_ms() for _ in range(_RUNS))
+        self._at = time.monotonic()
 
     def _timed_ms(self) -> float:
         start = time.perf_counter()

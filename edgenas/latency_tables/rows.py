@@ -51,7 +51,7 @@ class TraceRow(Record):
     kernels: tuple[KernelSample, ...]
 
 
-_SLOWER = 1.15
+_SLOWER = 1.07
 CRASHED = "crash: "
 """How the error of a network begins whose measurement ended the agent."""
 
