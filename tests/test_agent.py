@@ -783,8 +783,8 @@ class ScriptedPace(Pace):
     def _timed_ms(self) -> float:
         return self._script[0]
 
-    def _look(self) -> None:
-        super()._look()
+    def _look(self, warming_s: float) -> None:
+        super()._look(warming_s)
         self._script = self._script[1:] or self._script
 
 
@@ -797,12 +797,29 @@ def test_a_device_is_slow_that_was_faster_three_times() -> None:
     assert slow == [False, False, False, False, False, True, False]
 
 
-def test_nobody_waits_longer_for_a_slow_device_than_asked() -> None:
+def test_what_is_usual_may_be_known_from_before() -> None:
+    pace = ScriptedPace(2.0)
+    assert not pace.lost()
+    pace.known_ms = 1.9
+    assert not pace.lost()
+    pace.known_ms = 1.0
+    assert pace.lost()
+
+
+def test_a_state_that_is_rare_is_not_usual() -> None:
+    pace = ScriptedPace(*[1.0] * 6, *[2.0] * 30)
+    slow = [pace.lost() for _ in range(36)]
+    assert slow[6:16] == [True] * 10 and not any(slow[26:])
+
+
+def test_nobody_waits_longer_for_a_slow_device_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgenas.agent.pace._FRESH_S", math.inf)
     again_fast = ScriptedPace(1.0, 1.0, 1.0, 2.0, 2.0, 1.0)
     for _ in range(4):
         again_fast.turn()
     assert again_fast.slow()
-    assert again_fast.wait(60.0) < 30.0 and not again_fast.slow()
+    again_fast.wait(600.0)
+    assert not again_fast.slow()
     lasting = ScriptedPace(1.0, 1.0, 1.0, 2.0)
     for _ in range(4):
         lasting.turn()
@@ -810,10 +827,14 @@ def test_nobody_waits_longer_for_a_slow_device_than_asked() -> None:
 
 
 @pytest.mark.usefixtures("left_alone")
-def test_rounds_of_a_slow_device_are_repeated() -> None:
+def test_rounds_of_a_slow_device_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgenas.agent.pace._FRESH_S", math.inf)
     contender = ScriptedContender("one", [(float(ms), False) for ms in (1, 2, 3, 4, 5)])
-    pace = ScriptedPace(0.1, 0.1, 0.1, 0.1, 0.2, 0.105)  # the first is that before the rounds
-    measure_rounds([contender], Plan(4, 4, 1e-9, None, 1, 0), lambda number: None, pace)
+    pace = ScriptedPace(0.1, 0.1, 0.1, 0.1, 0.2, 0.105)
+    pace.turn()
+    plan = Plan(4, 4, 1e-9, None, 1, 0)
+    measure_rounds([contender], plan, lambda number: None, pace)
+    assert contender.result(plan)["disturbed_rounds"] == 0  # nothing else was in the way
     assert (contender.rounds_ms, contender.disturbed_ms) == ([1.0, 2.0, 3.0, 5.0], [4.0])
     assert contender.statistics(4)["pace_ms"] == 0.1
 
@@ -907,6 +928,8 @@ def test_threads_of_a_session_have_cores_of_their_own(tmp_path: Path) -> None:
         session.run()
         mine, other = os.sched_getaffinity(0), os.sched_getaffinity(int(worker.name))
         assert len(mine) == len(other) == 1 and not mine & other
+    with pytest.raises(ZeroDivisionError), session.placed():
+        raise ZeroDivisionError
     assert os.sched_getaffinity(0) == everywhere
     session = get_backend("onnxruntime", "f32").load(path, 1)
     with session.placed():
@@ -914,8 +937,29 @@ def test_threads_of_a_session_have_cores_of_their_own(tmp_path: Path) -> None:
 
 
 def test_siblings_of_a_core_come_last() -> None:
-    assert cores_apart({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}) == [0, 2, 1, 3]
-    assert cores_apart({4: "4,12", 5: "5,13", 12: "4,12", 13: "5,13"}) == [4, 5, 12, 13]
+    alike = dict.fromkeys(range(16), 0)
+    assert cores_apart({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, alike) == [0, 2, 1, 3]
+    assert cores_apart({4: "4,12", 5: "5,13", 12: "4,12", 13: "5,13"}, alike) == [4, 5, 12, 13]
+
+
+def test_the_caller_gets_a_fast_core_where_slow_ones_must_help() -> None:
+    alone = {core: str(core) for core in range(6)}
+    assert cores_apart(alone, {0: 408, 1: 408, 2: 408, 3: 408, 4: 1416, 5: 1416}) == [4, 5, 0, 1, 2, 3]
+
+
+def test_where_threads_may_not_choose_cores_they_stay_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(process: int, cores: set[int]) -> None:
+        raise PermissionError("not here")
+
+    backend, path = get_backend("onnxruntime", "f32"), write_model(tmp_path / "m.onnx")
+    placed = backend.load(path, 2)
+    monkeypatch.setattr(os, "sched_setaffinity", refused)
+    for session in (placed, backend.load(path, 2)):
+        session.bind(random_feed(session.inputs, 0))
+        with session.placed():
+            session.run()
 
 
 def test_a_process_on_the_measuring_core_is_noticed(shared_core: None, tmp_path: Path) -> None:

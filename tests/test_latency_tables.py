@@ -43,7 +43,7 @@ from edgenas.latency_tables.profile_networks.kernel_networks import kernel_netwo
 from edgenas.latency_tables.profile_networks.operator_tour import STOPS, tour_network
 from edgenas.latency_tables.regression import ShapeRegressor
 from edgenas.latency_tables.relevance import most_likely
-from edgenas.latency_tables.rows import NetworkRow, slowest_pace_ms
+from edgenas.latency_tables.rows import NetworkRow, is_slow, usual_pace_ms
 from edgenas.latency_tables.saved_predictor import fitted, predictors_folder
 from edgenas.latency_tables.schema import SCHEMA_VERSION
 from edgenas.latency_tables.strides import alignment_of, stretch_of
@@ -197,7 +197,7 @@ def statistics(rounds: tuple[float, ...]) -> LatencyStatistics:
 
 
 def test_what_a_slow_device_measured_does_not_count(tmp_path: Path) -> None:
-    """Every network was measured twice, at two paces; one only while the device was slow."""
+    """Two networks were measured at two paces; of a third nothing but a slow row is known."""
     kernel = traced("conv", "s1b0", (1, 8, 4, 4), (1, 8, 4, 4))
     measured_ms = {"a": [(1.0, 0.1), (1.8, 0.17)], "b": [(3.6, 0.17), (2.0, 0.11)], "c": [(9.0, 0.17)]}
     with LatencyTable.open(tmp_path / "t.sqlite", create=True) as table:
@@ -212,14 +212,15 @@ def test_what_a_slow_device_measured_does_not_count(tmp_path: Path) -> None:
                 latency = NetworkLatency(model_sha256=name, threads=1, statistics=found)
                 table.add_latency(latency, ENVIRONMENT, pass_number=number)
         networks = observe(table).networks
-    assert {one.network.name: one.latency_ms for one in networks} == {"a": 1.0, "b": 2.0}
+    assert {one.network.name: one.latency_ms for one in networks} == {"a": 1.0, "b": 2.0, "c": 9.0}
 
 
-@given(st.lists(st.floats(0.01, 10.0), max_size=60))
-def test_a_pace_that_is_known_leaves_something_that_counts(paces_ms: list[float]) -> None:
-    slowest_ms = slowest_pace_ms([None, *paces_ms])
-    assert not paces_ms or min(paces_ms) < slowest_ms < math.inf
-    assert all(pace <= slowest_ms for pace in paces_ms if pace <= 1.07 * min(paces_ms))
+@pytest.mark.parametrize(("fast", "slow", "left_out"), [(6, 94, 0), (30, 70, 70), (1, 1, 1), (0, 5, 0)])
+def test_a_pace_is_usual_that_a_quarter_kept(fast: int, slow: int, left_out: int) -> None:
+    paces_ms = [0.1] * fast + [0.12] * slow
+    usual_ms = usual_pace_ms([None, *paces_ms])
+    assert sum(is_slow(pace_ms, usual_ms) for pace_ms in paces_ms) == left_out
+    assert not is_slow(None, usual_ms) and not is_slow(0.1, usual_pace_ms([None]))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -88,6 +89,28 @@ def test_evaluation_goes_on_where_it_was_cut(
             begun = [next(stream) for _ in range(taken)]
             server.cut()
             assert [*begun, *stream] == whole
+
+
+def test_a_device_that_is_lost_by_every_evaluation_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenas.measuring.agent._BACK_OFF_S", (0.01,) * 3)
+    write_images(tmp_path / "x.npy", 3)
+    with connect(server.profile) as device:
+        model, data = device.ship(write_model(tmp_path / "m.onnx")), device.ship(tmp_path / "x.npy")
+        ask, asked = device._conversation.ask, list[str]()
+
+        def cut_before(method: str, *arguments: Any, **params: Any) -> Any:
+            asked.append(method)
+            if method == "evaluate_next":
+                server.cut()
+            return ask(method, *arguments, **params)
+
+        monkeypatch.setattr(device._conversation, "ask", cut_before)
+        with pytest.raises(DeviceUnreachableError, match="whenever it evaluates") as caught:
+            list(device.evaluate(model, {"x": data}, threads=1))
+    assert asked.count("evaluate_next") == 4
+    assert "edgenas device check board" in caught.value.hint
 
 
 def test_crash_is_told_from_a_lost_connection(server: Server, tmp_path: Path) -> None:

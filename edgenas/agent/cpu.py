@@ -60,12 +60,17 @@ def describe_cpu() -> Tuple[str, Tuple[str, ...]]:
 
 def fastest_cores(threads: int) -> Optional[Set[int]]:
     """The cores of the fastest kind, where there are several kinds and enough of them; else None."""
+    return chosen_cores(_core_speeds(), threads)
+
+
+def _core_speeds() -> Dict[int, int]:
+    """A number for each core that this thread may have, larger for faster kinds; 0 where nobody tells."""
     speeds: Dict[int, int] = {}
     for core in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ():
         folder = f"/sys/devices/system/cpu/cpu{core}"
         speed = text_of(f"{folder}/cpu_capacity") or text_of(f"{folder}/cpufreq/cpuinfo_max_freq")
         speeds[core] = int(speed) if speed.isdigit() else 0
-    return chosen_cores(speeds, threads)
+    return speeds
 
 
 def chosen_cores(speeds: Dict[int, int], threads: int) -> Optional[Set[int]]:
@@ -93,33 +98,47 @@ def on_fastest_cores(threads: int) -> Iterator[None]:
 
 def own_cores(threads: int) -> List[int]:
     """A core for each thread of a session, the caller's first; none where threads cannot be placed."""
-    if threads < 2 or not hasattr(os, "sched_getaffinity"):
+    speeds = _core_speeds()
+    if not 2 <= threads <= len(speeds) or not _may_place():
         return []
-    siblings = {
-        core: text_of(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list") or str(core)
-        for core in sorted(os.sched_getaffinity(0))
-    }
-    return cores_apart(siblings)[:threads] if threads <= len(siblings) else []
+    folder = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    siblings = {core: text_of(folder.format(core)) or str(core) for core in speeds}
+    return cores_apart(siblings, speeds)[:threads]
 
 
-def cores_apart(siblings: Dict[int, str]) -> List[int]:
-    """Logical cores, one of each physical core before any second one; siblings have the same text."""
+def cores_apart(siblings: Dict[int, str], speeds: Dict[int, int]) -> List[int]:
+    """Logical cores, one of each physical core before any second one, fast ones first.
+
+    Args:
+        siblings: by core a text that all cores of one physical core share.
+    """
     seen: Dict[str, int] = {}
     ranks = {}
-    for core, together in siblings.items():
-        ranks[core] = seen[together] = seen.get(together, -1) + 1
-    return sorted(siblings, key=lambda core: (ranks[core], core))
+    for core in sorted(siblings):
+        ranks[core] = seen[siblings[core]] = seen.get(siblings[core], -1) + 1
+    return sorted(siblings, key=lambda core: (ranks[core], -speeds[core], core))
+
+
+def _may_place() -> bool:
+    """Whether the system lets a thread choose its cores; some containers do not."""
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Keeps this thread on one core."""
+    """Keeps this thread on one core, unless that has been taken away meanwhile."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {core})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, before)
 
 
 def _cpuinfo() -> Dict[str, List[str]]:

@@ -136,7 +136,8 @@ class OnnxRuntimeSession(Session):
         return on_core(self._cores[0]) if self._cores else contextlib.nullcontext()
 
     def outputs(self) -> Feed:
-        values = self._inference.run(self._names, self._feed)
+        with self.placed():
+            values = self._inference.run(self._names, self._feed)
         return {name: np.asarray(values[position]) for position, name in enumerate(self._names)}
 
 

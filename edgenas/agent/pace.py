@@ -6,7 +6,7 @@ import bisect
 import tempfile
 import time
 from pathlib import Path
-from typing import List
+from typing import List, Optional
 
 from .backend import Backend, random_feed
 from .conditions import IdleThreads
@@ -15,9 +15,11 @@ from .onnx_wire import chain_model
 # Little work between the moments at which threads wait for each other: about .1 ms on one core.
 _LAYERS, _CHANNELS, _SIDE = 16, 64, 8
 _WARMING_S, _RUNS = 0.002, 12
+_WAKING_S = 0.03  # for clocks that fall while one waits
 _SLOWER = 1.07
-# What is usual was seen three times, and in one turn of ten: what came out once may be a mistake.
-_SEEN, _SEEN_SHARE = 3, 10
+# What is usual was seen three times, and in one turn of four: what came out once may be a mistake, and a
+# state that a device is rarely in is not what it will be used in.
+_SEEN, _SEEN_SHARE = 3, 4
 _PAUSE_S = 0.05
 _FRESH_S = 0.3
 
@@ -28,6 +30,10 @@ class Pace:
     Threads tell each other many times a run what is to be done, and what that takes depends on where their
     cores lie: twice as long where these share no cache. A hypervisor moves the cores of a virtual machine
     without a word, and whole latencies move with them, for seconds or minutes.
+
+    Attributes:
+        known_ms: what was usual before this agent began, where somebody knows; else an agent that has seen
+            a slow device only cannot tell.
     """
 
     def __init__(self, backend: Backend, threads: int, idle: IdleThreads) -> None:
@@ -37,20 +43,28 @@ class Pace:
             self._session = backend.load(model, threads)
         self._session.bind(random_feed(self._session.inputs, 0))
         self._idle = idle
+        self.known_ms: Optional[float] = None
         self._ordered_ms: List[float] = []
         self._latest_ms, self._at = 0.0, float("-inf")
 
     def turn(self) -> float:
         """The fastest of some runs in ms."""
-        self._look()
+        self._look(_WARMING_S)
         bisect.insort(self._ordered_ms, self._latest_ms)
         return self._latest_ms
 
     def slow(self) -> bool:
         """Whether the latest turn took longer than the fast ones since the agent was started."""
         count = len(self._ordered_ms)
-        usual = max(_SEEN - 1, count // _SEEN_SHARE)
-        return self._latest_ms > _SLOWER * self._ordered_ms[min(usual, count - 1)]
+        usual_ms = self._ordered_ms[min(max(_SEEN - 1, count // _SEEN_SHARE), count - 1)]
+        if self.known_ms is not None:
+            usual_ms = min(usual_ms, self.known_ms)
+        return self._latest_ms > _SLOWER * usual_ms
+
+    def lost(self) -> bool:
+        """Whether the device is slow now."""
+        self.turn()
+        return self.slow()
 
     def wait(self, limit_s: float) -> float:
         """Waits until the device is no longer slow, and says for how many seconds; at most ``limit_s``."""
@@ -59,13 +73,13 @@ class Pace:
             self.turn()
         while self.slow() and time.monotonic() - start < limit_s:
             time.sleep(_PAUSE_S)
-            self._look()  # not a turn: waiting for long must not make it usual
+            self._look(_WAKING_S)  # not a turn: waiting for long must not make it usual
         return time.monotonic() - start
 
-    def _look(self) -> None:
+    def _look(self, warming_s: float) -> None:
         self._idle.wait()
         with self._session.placed():
-            end = time.perf_counter() + _WARMING_S
+            end = time.perf_counter() + warming_s
             while time.perf_counter() < end:
                 self._session.run()
             self._latest_ms = min(self._timed_ms() for _ in range(_RUNS))

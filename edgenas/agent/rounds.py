@@ -68,6 +68,7 @@ class Contender:
         self.disturbed_ms: List[float] = []
         self.runs_ms: List[float] = []
         self._pace_ms: Tuple[List[float], List[float]] = ([], [])  # of undisturbed and disturbed rounds
+        self._slow_rounds = 0
         self._runs = _FEWEST_RUNS
 
     @classmethod
@@ -107,8 +108,15 @@ class Contender:
                 queue.between_runs()
         return Turn(runs_ms, min(runs_ms), queue.disturbed())
 
-    def count(self, turn: Turn, *, disturbed: bool, pace_ms: Optional[float] = None) -> None:
-        """Keeps what a turn took; the quantiles are of all runs, disturbed or not."""
+    def count(
+        self, turn: Turn, *, disturbed: bool, pace_ms: Optional[float] = None, slow: bool = False
+    ) -> None:
+        """Keeps what a turn took; the quantiles are of all runs, disturbed or not.
+
+        Args:
+            disturbed: also where only the device was ``slow``.
+        """
+        self._slow_rounds += slow
         (self.disturbed_ms if disturbed else self.rounds_ms).append(turn.fastest_ms)
         self.runs_ms.extend(turn.runs_ms)
         if pace_ms is not None:
@@ -135,7 +143,7 @@ class Contender:
         """What the host is told."""
         return {
             "statistics": self.statistics(plan.min_rounds),
-            "disturbed_rounds": len(self.disturbed_ms),
+            "disturbed_rounds": len(self.disturbed_ms) - self._slow_rounds,
         }
 
     def _run_uncounted(self, least_s: float) -> None:
@@ -176,7 +184,7 @@ def measure_rounds(
                     break
                 before_round(number)
                 if pace is not None:
-                    patience_s -= pace.wait(max(0.0, patience_s))
+                    patience_s -= pace.wait(_time_left(plan, patience_s))
                 order = [waiting[position] for position in generator.permutation(len(waiting))]
                 start = time.monotonic()
                 _round(order, disturbance, queue, pace)
@@ -212,6 +220,11 @@ def _time_is_up(plan: Plan, spent_s: float) -> bool:
     return plan.deadline is not None and time.monotonic() > plan.deadline
 
 
+def _time_left(plan: Plan, patience_s: float) -> float:
+    left_s = patience_s if plan.deadline is None else min(patience_s, plan.deadline - time.monotonic())
+    return max(0.0, left_s)
+
+
 def _wants_round(contender: Contender, plan: Plan) -> bool:
     undisturbed, all_rounds = len(contender.rounds_ms), len(contender.rounds_ms) + len(contender.disturbed_ms)
     if undisturbed >= plan.max_rounds or contender.settled(plan):
@@ -227,9 +240,9 @@ def _round(
     turns = [_turn(contender, queue) for contender in contenders]
     disturbed = disturbance.disturbed() or any(turn.disturbed for turn in turns)
     pace_ms = None if pace is None else pace.turn()
-    disturbed = disturbed or (pace is not None and pace.slow())
+    slow = pace is not None and pace.slow()
     for contender, turn in zip(contenders, turns):  # noqa: B905
-        contender.count(turn, disturbed=disturbed, pace_ms=pace_ms)
+        contender.count(turn, disturbed=disturbed or slow, pace_ms=pace_ms, slow=slow)
 
 
 def _turn(contender: Contender, queue: RunQueue) -> Turn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -91,23 +90,35 @@ def decided(rows: Iterable[LatencyRow]) -> list[LatencyRow]:
 
 
 def at_pace(rows: Iterable[LatencyRow]) -> list[LatencyRow]:
-    """The rows of one device and thread count that were measured while it was not slower than usual.
+    """The rows of one device and thread count that count: those measured at its usual pace.
 
     Where the cores of several threads lie changes how fast they work together, for all networks alike; see
-    ``LatencyStatistics.pace_ms``. Rows without one are kept.
+    ``LatencyStatistics.pace_ms``. A network that was measured on the slow device only keeps its rows.
     """
     found = list(rows)
-    slowest_ms = slowest_pace_ms([_pace_ms(row) for row in found])
-    return [row for row in found if (_pace_ms(row) or 0.0) <= slowest_ms]
+    usual_ms = usual_pace_ms(map(pace_ms_of, found))
+    fast = [not is_slow(pace_ms_of(row), usual_ms) for row in found]
+    measured = {
+        row.model_sha256 for row, counts in zip(found, fast, strict=True) if counts and row.statistics
+    }
+    return [
+        row for row, counts in zip(found, fast, strict=True) if counts or row.model_sha256 not in measured
+    ]
 
 
-def slowest_pace_ms(paces_ms: Iterable[float | None]) -> float:
-    """The pace above which a device was slower than it was seen to be; infinite where none is known."""
+def usual_pace_ms(paces_ms: Iterable[float | None]) -> float | None:
+    """The pace that a quarter of the measurements kept or surpassed; None where none is known."""
     known = sorted(pace for pace in paces_ms if pace is not None)
-    return _SLOWER * known[len(known) // 20] if known else math.inf
+    return known[len(known) // 4] if known else None
 
 
-def _pace_ms(row: LatencyRow) -> float | None:
+def is_slow(pace_ms: float | None, usual_ms: float | None) -> bool:
+    """Whether a pace is clearly slower than usual; one that is not known is not."""
+    return pace_ms is not None and usual_ms is not None and pace_ms > _SLOWER * usual_ms
+
+
+def pace_ms_of(row: LatencyRow) -> float | None:
+    """The pace at which a row was measured."""
     return None if row.statistics is None else row.statistics.pace_ms
 
 

@@ -94,6 +94,7 @@ class Agent:
         runs_per_round: int | None = None,
         rounds_limit_s: float | None = None,
         patience_s: float = 0.0,
+        known_pace_ms: float | None = None,
         time_limit_s: float | None = None,
     ) -> Iterator[NetworkLatency]:
         """Measures models side by side, in interleaved rounds, as many at once as memory allows.
@@ -106,8 +107,9 @@ class Agent:
             rounds_limit_s: a batch whose rounds alone took longer begins no other one; on a virtual board,
                 whose clock is another, nothing is limited.
             patience_s: how long a batch of several threads waits for a device on which they work together
-                more slowly than they were seen to; rounds in which they do count as disturbed. With 0
-                nobody looks, as where models are only compared with each other.
+                more slowly than they were seen to; rounds in which they do are repeated. With 0 nobody
+                looks.
+            known_pace_ms: what was usual there before this agent began; see ``LatencyStatistics.pace_ms``.
             time_limit_s: when it is over, what was not begun is yielded with an error.
 
         Yields:
@@ -118,17 +120,26 @@ class Agent:
             DeviceError: the device itself failed.
         """
         plan = ComparePlan(
-            threads, min_rounds, max_rounds, relative_halfwidth, runs_per_round, rounds_limit_s, patience_s
-        )
+            threads, min_rounds, max_rounds, relative_halfwidth, runs_per_round, rounds_limit_s, patience_s,
+            known_pace_ms,
+        )  # fmt: skip
         comparer = Comparer(self.profile, plan, self._conversation, self._shipper, self._steadily)
         yield from comparer.compare(models, time_limit_s)
 
-    def trace(self, model: str, *, threads: int, runs: int = 40, patience_s: float = 0.0) -> KernelTrace:
+    def trace(
+        self,
+        model: str,
+        *,
+        threads: int,
+        runs: int = 40,
+        patience_s: float = 0.0,
+        known_pace_ms: float | None = None,
+    ) -> KernelTrace:
         """The kernels of one model as the runtime executes them, with their times.
 
         Args:
             runs: with 1 the structure is right and the times mean nothing.
-            patience_s: as for ``compare``.
+            patience_s, known_pace_ms: as for ``compare``; a trace that lost the pace is made once more.
 
         Raises:
             MeasurementError: the model cannot be run, or took the agent with it.
@@ -144,6 +155,7 @@ class Agent:
                 threads=threads,
                 runs=runs,
                 patience_s=0.0 if self.profile.virtual else patience_s,
+                known_pace_ms=known_pace_ms,
                 temperature_limit_c=limit,
             ),
         )
@@ -210,16 +222,18 @@ class Agent:
         """
         contents = [model, *inputs.values()]
         options = {"model": model, "inputs": dict(inputs), "threads": threads, "batch": batch}
-        start, items, started_by, handle = 0, 1, -1, 0
+        start, items, started_by, handle, losses = 0, 1, -1, 0, 0
         try:
             while start < items:
                 if not self._serves(started_by):
                     opened = self._measured(contents, lambda: self._open(options, optimized))
                     handle, items, started_by = opened.handle, opened.items, self._conversation.starts
                 outputs = self._next_outputs(handle, start)
-                if outputs is not None:
-                    yield from outputs[0]
-                    start = self._advanced(start, outputs[1], items)
+                if outputs is None:
+                    losses = self._counted_loss(losses)
+                    continue
+                yield from outputs[0]
+                start, losses = self._advanced(start, outputs[1], items), 0
         finally:
             self._close_evaluation(handle, started_by)
 
@@ -245,6 +259,16 @@ class Agent:
         if not start < following <= items:
             raise AgentProtocolError(f"'{self.profile.id}' went from item {start} to {following} of {items}")
         return following
+
+    def _counted_loss(self, losses: int) -> int:
+        """One more loss of the connection since the last output; waits longer after each."""
+        if losses == len(_BACK_OFF_S):
+            raise DeviceUnreachableError(
+                f"'{self.profile.id}' is lost whenever it evaluates a model",
+                hint=f"everything measured so far is kept; try: edgenas device check {self.profile.id}",
+            )
+        time.sleep(_BACK_OFF_S[losses])
+        return losses + 1
 
     def _serves(self, start: int) -> bool:
         """Whether the agent of that start, which alone knows its evaluations, is the one that answers."""

@@ -31,6 +31,7 @@ class ComparePlan(NamedTuple):
     runs_per_round: int | None = None
     rounds_limit_s: float | None = None
     patience_s: float = 0.0
+    known_pace_ms: float | None = None
 
 
 class Steadily(Protocol):
@@ -105,7 +106,7 @@ class Comparer:
         if plan.rounds_limit_s is not None:
             rounds["rounds_limit_s"] = plan.rounds_limit_s
         if plan.patience_s:
-            rounds["patience_s"] = plan.patience_s
+            rounds |= {"patience_s": plan.patience_s, "known_pace_ms": plan.known_pace_ms}
         if self._profile.virtual:
             rounds = _VIRTUAL
         return self._conversation.ask(

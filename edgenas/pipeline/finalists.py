@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgenas.device_profiles import DeviceProfile
-from edgenas.latency_tables.rows import NetworkRow, at_pace, decided
+from edgenas.latency_tables.rows import LatencyRow, NetworkRow, at_pace, decided, pace_ms_of, usual_pace_ms
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent, connect
 from edgenas.progress import track
+from edgenas.records import NetworkLatency
 from edgenas.search_spaces import Genomes, SearchSpace, build_onnx
 from edgenas.workspace import Workspace
 
@@ -42,7 +43,8 @@ def measure_candidates(
     keys = [hashlib.sha256(model).hexdigest() for model in models]
     with connect(profile) as agent, LatencyTable.open(workspace.table_path(profile.id)) as table:
         used = threads or agent.threads
-        known = _known(table, agent, used)
+        rows = decided(table.latencies(fingerprint=agent.environment.fingerprint(), threads=used))
+        known = {row.model_sha256: _latency_ms(row) for row in at_pace(rows)}
         new = {
             key: (model, genome)
             for key, model, genome in zip(keys, models, genomes, strict=True)
@@ -50,7 +52,8 @@ def measure_candidates(
         }
         if new:
             table.begin_run(f"search {space.name}")
-            known |= _measured(space, new, agent, table, used)
+            usual_ms = usual_pace_ms(map(pace_ms_of, rows))
+            known |= _measured(space, new, agent, table, used, usual_ms=usual_ms)
     return [known.get(key) for key in keys]
 
 
@@ -60,12 +63,8 @@ def _content(space: SearchSpace, genome: Genomes, profile: DeviceProfile) -> byt
     return content
 
 
-def _known(table: LatencyTable, agent: Agent, threads: int) -> dict[str, float | None]:
-    rows = table.latencies(fingerprint=agent.environment.fingerprint(), threads=threads)
-    return {
-        row.model_sha256: row.statistics.latency_ms if row.statistics else None
-        for row in at_pace(decided(rows))
-    }
+def _latency_ms(found: LatencyRow | NetworkLatency) -> float | None:
+    return found.statistics.latency_ms if found.statistics else None
 
 
 def _measured(
@@ -74,6 +73,8 @@ def _measured(
     agent: Agent,
     table: LatencyTable,
     threads: int,
+    *,
+    usual_ms: float | None,
 ) -> dict[str, float | None]:
     with tempfile.TemporaryDirectory(prefix="edgenas-") as folder:
         for key, (model, genome) in new.items():
@@ -90,11 +91,12 @@ def _measured(
             min_rounds=_LEAST_ROUNDS,
             max_rounds=_MOST_ROUNDS,
             patience_s=_PATIENCE_S,
+            known_pace_ms=usual_ms,
         ):
             table.add_latency(
                 latency, environment, pass_number=0, batch_id=f"finalists-{latency.model_sha256[:8]}"
             )
-            found[latency.model_sha256] = latency.statistics.latency_ms if latency.statistics else None
+            found[latency.model_sha256] = _latency_ms(latency)
             task.advance()
     return found
 

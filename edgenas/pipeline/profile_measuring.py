@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edgenas.errors import MeasurementError
-from edgenas.latency_tables.rows import decided, slowest_pace_ms
+from edgenas.latency_tables.rows import decided, is_slow, usual_pace_ms
 from edgenas.latency_tables.table import LatencyTable
 from edgenas.measuring import Agent
 from edgenas.pipeline.profile_models import ModelBuilder
@@ -28,7 +28,7 @@ _DISTURBED = 0.03  # passes that differ by more are followed by another one
 _DISTURBED_SHARE = 0.1  # of the measurements, each in a third of its rounds or more, is worth a warning
 _BATCH = 10
 _TRACE_RUNS, _FEWEST_TRACE_RUNS, _TRACE_MS = 40, 10, 400.0  # a slow network is not traced so often
-_PATIENCE_S = 10.0  # for each batch, with several threads that work together more slowly than before
+_PATIENCE_S, _TRACE_PATIENCE_S = 5.0, 0.5  # for a batch and a trace, where several threads are slow
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Measuring:
     _failed: set[str] = field(default_factory=set)
     _latency_ms: dict[tuple[str, int], float] = field(default_factory=dict)
     _pace_ms: dict[tuple[str, int], float] = field(default_factory=dict)
+    _paces_now_ms: list[float] = field(default_factory=list)
 
     @property
     def passes(self) -> int:
@@ -115,9 +116,19 @@ class Measuring:
         }
         for row in decided(self.table.latencies(fingerprint=self.fingerprint, threads=self.threads)):
             self._note(row.measured(), row.pass_number)
+        self._forget_slow_networks()
         traces = self.table.traces(fingerprint=self.fingerprint, threads=self.threads)
         for trace in sorted(traces, key=lambda trace: trace.runs):
             self._trace_runs_of[trace.model_sha256] = trace.runs
+
+    def _forget_slow_networks(self) -> None:
+        """What was only measured while the device was slow is measured again, as far as there is time."""
+        usual_ms = usual_pace_ms(self._pace_ms.values())
+        slow = {key: is_slow(self._pace_ms.get(key), usual_ms) for key in self._latency_ms}
+        known = {sha for sha, number in slow if not slow[sha, number]}
+        for sha, number in slow:
+            if sha not in known:
+                self._passes.discard((sha, number))
 
     def _known(self, plan: Sequence[PlannedNetwork]) -> list[str]:
         """The models of those networks of the plan that the table has seen."""
@@ -135,12 +146,10 @@ class Measuring:
         """Whether the passes differ so much that the device was disturbed in one of them, or it was slow."""
         sha = self._sha_by_recipe.get(network.recipe(), "")
         found = [self._latency_ms.get((sha, number), 0.0) for number in range(self.passes)]
-        if any(self._was_slow(sha, number) for number in range(self.passes)):
+        usual_ms = usual_pace_ms(self._pace_ms.values())
+        if any(is_slow(self._pace_ms.get((sha, number)), usual_ms) for number in range(self.passes)):
             return True
         return min(found) > 0 and max(found) > (1.0 + _DISTURBED) * min(found)
-
-    def _was_slow(self, sha: str, number: int) -> bool:
-        return self._pace_ms.get((sha, number), 0.0) > slowest_pace_ms(self._pace_ms.values())
 
     def _time_is_up(self) -> bool:
         return self.end is not None and time.monotonic() > self.end
@@ -168,8 +177,9 @@ class Measuring:
     def _compared(self, models: list[str]) -> Iterator[NetworkLatency]:
         if models:
             yield from self.agent.compare(
-                models, threads=self.threads, min_rounds=6, max_rounds=20, patience_s=_PATIENCE_S
-            )
+                models, threads=self.threads, min_rounds=6, max_rounds=20,
+                patience_s=_PATIENCE_S, known_pace_ms=usual_pace_ms(self._pace_ms.values()),
+            )  # fmt: skip
 
     def _is_due(self, network: PlannedNetwork, number: int) -> bool:
         sha = self._sha_by_recipe.get(network.recipe())
@@ -205,8 +215,9 @@ class Measuring:
             return
         self.measured += number == 0
         self.timed += 1
-        if not self._was_slow(latency.model_sha256, number):  # else that is what disturbed the rounds
-            self.disturbed += 2 * latency.disturbed_rounds >= len(latency.statistics.rounds_ms)
+        self.disturbed += 2 * latency.disturbed_rounds >= len(latency.statistics.rounds_ms)
+        if latency.statistics.pace_ms is not None:
+            self._paces_now_ms.append(latency.statistics.pace_ms)
 
     def _tell_disturbed(self) -> None:
         if self.disturbed > _DISTURBED_SHARE * self.timed:
@@ -214,11 +225,13 @@ class Measuring:
                 f"other work on '{self.agent.profile.id}' disturbed {self.disturbed} of {self.timed}"
                 " measurements; stop it there, and they are quicker and more exact"
             )
-        slow = sum(self._was_slow(*measured) for measured in self._pace_ms)
+        usual_ms = usual_pace_ms(self._pace_ms.values())
+        slow = sum(is_slow(pace_ms, usual_ms) for pace_ms in self._paces_now_ms)
         if slow:
             warn(
-                f"in {slow} of {len(self._pace_ms)} measurements the threads on '{self.agent.profile.id}'"
-                " worked together more slowly, as where their cores lie far apart; these do not count"
+                f"in {slow} of {self.timed} measurements the threads on '{self.agent.profile.id}'"
+                " worked together more slowly, as where their cores lie far apart; they count only where"
+                " nothing else is known, and the same command measures those again"
             )
 
     def _note(self, latency: NetworkLatency, number: int) -> None:
@@ -240,7 +253,10 @@ class Measuring:
             return
         runs = 1 if network.role == "held-out" else self._trace_runs(sha)
         try:
-            trace = self.agent.trace(sha, threads=self.threads, runs=runs, patience_s=_PATIENCE_S)
+            trace = self.agent.trace(
+                sha, threads=self.threads, runs=runs,
+                patience_s=_TRACE_PATIENCE_S, known_pace_ms=usual_pace_ms(self._pace_ms.values()),
+            )  # fmt: skip
         except MeasurementError as error:
             warn(f"{network.name} cannot be traced: {error.reason or error.message}")
             return
