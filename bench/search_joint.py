@@ -53,10 +53,6 @@ SLACKS = (1.25, 1.75, 2.5)
 """Multiples of the limit for architectures that are to be compressed to it."""
 FINALISTS = 4
 GENERATION = 15
-LEAST_USE = 0.85
-"""Share of the limit that a network of the joint arm takes at least. After a short training a supernet scores
-how fast a network learns: left alone, the search ends at networks that take half of the limit and reach less
-in the end. Architectures that are compressed to the limit come to lie there without it."""
 
 
 @dataclass(frozen=True)
@@ -234,8 +230,7 @@ class Bench:
         """Scores and genomes of the whole space within the limit, for all of the cell's evaluations."""
         evaluations, limit = self.settings.evaluations, self._limit_ms(cell)
         if cell.arm == "joint":
-            least = LEAST_USE * limit
-            yield from self._evolved(self.space, source, limit, evaluations, cell.seed, least=least)
+            yield from self._evolved(self.space, source, limit, evaluations, cell.seed)
             return
         half = evaluations // 2
         architectures = list(self._evolved(self.plain, source, SLACKS[-1] * limit, half, cell.seed))
@@ -249,28 +244,15 @@ class Bench:
             yield from self._evolved(compressible, source, limit, half // len(SLACKS), cell.seed)
 
     def _evolved(
-        self,
-        space: SearchSpace,
-        source: Any,
-        limit_ms: float,
-        evaluations: int,
-        seed: int,
-        *,
-        least: float = 0.0,
+        self, space: SearchSpace, source: Any, limit_ms: float, evaluations: int, seed: int
     ) -> Iterator[tuple[float, np.ndarray]]:
-        """What evolution scores in ``space`` from ``least`` ms to the limit, as genomes of the whole space."""
+        """What evolution scores in ``space``, as genomes of the whole space."""
         whole = space.to_base if isinstance(space, RestrictedSpace) else lambda genomes: genomes
         latency = self._latency()
         problem = Problem(
             space,
-            metrics={
-                "latency_ms": lambda genomes: latency(whole(genomes)),
-                "least_use": lambda genomes: least / latency(whole(genomes)),
-            },
-            limits=[
-                Limit(metric="latency_ms", maximum=limit_ms),
-                Limit(metric="least_use", maximum=1.0),
-            ],
+            metrics={"latency_ms": lambda genomes: latency(whole(genomes))},
+            limits=[Limit(metric="latency_ms", maximum=limit_ms)],
             traits=CountedSpace(space).traits,
         )
         strategy = Evolution(problem, seed=seed, evaluations=evaluations)
@@ -423,7 +405,7 @@ def summary(settings: Settings, store: Store, latency_ms: dict[str, float]) -> d
             **{f"{arm}_ms": statistics.mean(latency_ms[key] for key in keys[arm]) for arm in ARMS},
         })  # fmt: skip
     return {
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"data": Path(settings.data).name},
         "environment": provenance("edgenas", "torch", "onnxruntime", "numpy")
         | {"device": store.found["profile"]["environment"]},
         "rows": rows,

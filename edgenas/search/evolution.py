@@ -4,7 +4,7 @@ The population is the best of everything told, in the order of constraint domina
 option of each gene the best candidates that carry it. A gene that decides much (a resolution, a
 depth) therefore cannot freeze early: each of its options goes on being improved by its own line.
 Late in a large budget, when breeding has found where the good networks are, exchange moves take the best
-of every structure to the limit: often the second best structure of that moment wins.
+of each of several structures to the limit: the one that leads by then is not always the one that wins.
 
 Sources: Deb et al. 2002 (order under constraints); Mouret and Clune, Illuminating search spaces by
 mapping elites, 2015 (elites by niche; here the niches are the options themselves).
