@@ -824,6 +824,8 @@ def test_nobody_waits_longer_for_a_slow_device_than_asked(monkeypatch: pytest.Mo
     for _ in range(4):
         lasting.turn()
     assert lasting.wait(0.5) >= 0.5 and lasting.slow()  # nor does it become usual meanwhile
+    lasting._waited_s = 100.0  # of hardly any work
+    assert lasting.wait(600.0) < 100.0 and lasting.slow()
 
 
 @pytest.mark.usefixtures("left_alone")

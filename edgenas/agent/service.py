@@ -110,8 +110,7 @@ class Service:
             if pace is not None:
                 pace.wait(patience_s)
             trace = self._runtime.trace(model, threads, runs=runs, seed=0)
-            if pace is not None and pace.lost():
-                pace.wait(patience_s)
+            if pace is not None and pace.lost() and pace.wait(patience_s) and not pace.slow():
                 trace = self._runtime.trace(model, threads, runs=runs, seed=0)
         return {"runs": runs, "run_latency_ms": trace.run_latency_ms, "kernels": trace.kernels}
 
