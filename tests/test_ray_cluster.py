@@ -17,6 +17,8 @@ from test_workers import needs_ray
 
 ADDRESS = re.compile(r"Local node IP: ([0-9.]+)")
 STARTS_WITHIN_S = 90
+# Ray's proxy starts a server for each client, and gives it half a minute on a machine however busy.
+BUSY, CONNECTS_WITHIN = "Starting Ray client server failed", 4
 
 
 def free_port() -> int:
@@ -97,5 +99,8 @@ def test_a_cluster_of_others_does_the_work_and_survives_a_killed_worker(
     marks = tmp_path / "marks"
     marks.mkdir()
     command = [sys.executable, "-c", WORK, cluster, str(marks)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    for _ in range(CONNECTS_WITHIN):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if BUSY not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
