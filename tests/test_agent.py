@@ -958,10 +958,12 @@ def test_where_threads_may_not_choose_cores_they_stay_where_they_are(
     backend, path = get_backend("onnxruntime", "f32"), write_model(tmp_path / "m.onnx")
     placed = backend.load(path, 2)
     monkeypatch.setattr(os, "sched_setaffinity", refused)
+    everywhere, feed = os.sched_getaffinity(0), random_feed(placed.inputs, 0)
     for session in (placed, backend.load(path, 2)):
-        session.bind(random_feed(session.inputs, 0))
+        session.bind(feed)
         with session.placed():
-            session.run()
+            assert os.sched_getaffinity(0) == everywhere
+            assert session.outputs()["y"].shape == (1, 8)
 
 
 def test_a_process_on_the_measuring_core_is_noticed(shared_core: None, tmp_path: Path) -> None:
