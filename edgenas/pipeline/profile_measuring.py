@@ -63,6 +63,11 @@ class Measuring:
         """What the latencies of this run belong to."""
         return self.agent.environment.fingerprint()
 
+    @property
+    def _usual_ms(self) -> float | None:
+        """The usual pace of what the table knows; sorts all of it."""
+        return usual_pace_ms(self._pace_ms.values())
+
     def measure(self, plan: Sequence[PlannedNetwork]) -> None:
         """Measures what the table does not have, network by network, pass after pass."""
         self._recall()
@@ -96,7 +101,8 @@ class Measuring:
             return list(plan)
         order = [plan[index] for index in self.rng.permutation(len(plan))]
         if number == self.passes:
-            return [network for network in order if self._disagrees(network)]
+            usual_ms = self._usual_ms
+            return [network for network in order if self._disagrees(network, usual_ms)]
         return sorted(order, key=lambda network: network.role != "held-out")
 
     def _repeats(self, plan: Sequence[PlannedNetwork]) -> bool:
@@ -123,7 +129,7 @@ class Measuring:
 
     def _forget_slow_networks(self) -> None:
         """What was only measured while the device was slow is measured again, as far as there is time."""
-        usual_ms = usual_pace_ms(self._pace_ms.values())
+        usual_ms = self._usual_ms
         slow = {key: is_slow(self._pace_ms.get(key), usual_ms) for key in self._latency_ms}
         known = {sha for sha, number in slow if not slow[sha, number]}
         for sha, number in slow:
@@ -142,11 +148,10 @@ class Measuring:
     def _has_failed(self, sha: str) -> bool:
         return sha in self._failed and not any((sha, n) in self._latency_ms for n in range(self.passes + 1))
 
-    def _disagrees(self, network: PlannedNetwork) -> bool:
+    def _disagrees(self, network: PlannedNetwork, usual_ms: float | None) -> bool:
         """Whether the passes differ so much that the device was disturbed in one of them, or it was slow."""
         sha = self._sha_by_recipe.get(network.recipe(), "")
         found = [self._latency_ms.get((sha, number), 0.0) for number in range(self.passes)]
-        usual_ms = usual_pace_ms(self._pace_ms.values())
         if any(is_slow(self._pace_ms.get((sha, number)), usual_ms) for number in range(self.passes)):
             return True
         return min(found) > 0 and max(found) > (1.0 + _DISTURBED) * min(found)
@@ -178,7 +183,7 @@ class Measuring:
         if models:
             yield from self.agent.compare(
                 models, threads=self.threads, min_rounds=6, max_rounds=20,
-                patience_s=_PATIENCE_S, known_pace_ms=usual_pace_ms(self._pace_ms.values()),
+                patience_s=_PATIENCE_S, known_pace_ms=self._usual_ms,
             )  # fmt: skip
 
     def _is_due(self, network: PlannedNetwork, number: int) -> bool:
@@ -225,7 +230,7 @@ class Measuring:
                 f"other work on '{self.agent.profile.id}' disturbed {self.disturbed} of {self.timed}"
                 " measurements; stop it there, and they are quicker and more exact"
             )
-        usual_ms = usual_pace_ms(self._pace_ms.values())
+        usual_ms = self._usual_ms
         slow = sum(is_slow(pace_ms, usual_ms) for pace_ms in self._paces_now_ms)
         if slow:
             warn(
@@ -255,7 +260,7 @@ class Measuring:
         try:
             trace = self.agent.trace(
                 sha, threads=self.threads, runs=runs,
-                patience_s=_TRACE_PATIENCE_S, known_pace_ms=usual_pace_ms(self._pace_ms.values()),
+                patience_s=_TRACE_PATIENCE_S, known_pace_ms=self._usual_ms,
             )  # fmt: skip
         except MeasurementError as error:
             warn(f"{network.name} cannot be traced: {error.reason or error.message}")
